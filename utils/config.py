@@ -1,0 +1,537 @@
+"""Experiment configs: json5 files with a `base_config` chain, checked against typed dataclasses.
+
+    exp_config.json -> exp_config_base.json -> config/<model>.json -> config/base.json
+
+The nearest file wins, objects merge, lists replace; `key.path=value` overrides come last. Values live
+in the JSON files alone; the dataclasses below say which keys there are, of which type and range. A key
+that none of them declares stops the run with the nearest key that exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class ConfigError(UserError):
+    """A config that cannot be used; the message names the file, the key and the rule."""
+
+
+def key(*, low=None, high=None, above=None, below=None, choices=None, default=dataclasses.MISSING):
+    """A config key with its range: low <= value <= high, above < value < below, or one of choices."""
+    bounds = {"low": low, "high": high, "above": above, "below": below, "choices": choices}
+    return dataclasses.field(default=default, metadata=bounds)
+
+
+# ---------------------------------------------------------------- the keys
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """What fixes a mel. Two mels are interchangeable exactly if these agree."""
+
+    sample_rate: int = key(low=1000, high=192000)  # Hz
+    n_fft: int = key(low=16)  # samples
+    win_size: int = key(low=16)  # samples
+    hop_size: int = key(low=1)  # samples
+    n_mel: int = key(low=1)  # bands
+    fmin: float = key(low=0)  # Hz
+    fmax: float = key(above=0)  # Hz
+
+    def __post_init__(self) -> None:
+        if not self.fmin < self.fmax <= self.sample_rate / 2:
+            raise ConfigError(
+                f"fmin {self.fmin:g} and fmax {self.fmax:g} must satisfy fmin < fmax <= sample_rate / 2"
+                f" = {self.sample_rate / 2:g} Hz"
+            )
+        if not self.hop_size <= self.win_size <= self.n_fft:
+            raise ConfigError(
+                f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft} must hold"
+            )
+        if (self.n_fft - self.hop_size) % 2:
+            raise ConfigError(
+                f"n_fft - hop_size = {self.n_fft - self.hop_size} must be even (half pads each side)"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits that change when any setting does."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def differences(self, other: MelConfig) -> list[str]:
+        """The settings that differ, as "hop_size 256 and 160"."""
+        return [
+            f"{field.name} {getattr(self, field.name)} and {getattr(other, field.name)}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.sample_rate / self.hop_size
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    processed_dir: str
+    train_file: str
+    valid_file: str
+    test_file: str
+    valid_fraction: float = key(low=0, below=1)
+    sample_rate: int = key()
+    n_fft: int = key()
+    win_size: int = key()
+    hop_size: int = key()
+    n_mel: int = key()
+    fmin: float = key()
+    fmax: float = key()
+    segment_frames: int = key(low=1)
+
+    def __post_init__(self) -> None:
+        _ = self.mel  # MelConfig declares and checks the ranges
+
+    @property
+    def mel(self) -> MelConfig:
+        return MelConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(MelConfig)})
+
+
+@dataclass(frozen=True)
+class AutoencoderKLConfig:
+    ch: int = key(low=32)
+    ch_mult: list[int] = key(low=1)
+    num_res_blocks: int = key(low=1)
+    attention: bool = key()
+    in_channels: int = key(low=1)
+    out_ch: int = key(low=1)
+    z_channels: int = key(low=1)
+    double_z: bool = key(choices=(True,))
+
+    def __post_init__(self) -> None:
+        if self.ch % 32:
+            raise ConfigError(f"ch {self.ch} must be a multiple of 32 (GroupNorm has 32 groups)")
+        if not self.ch_mult:
+            raise ConfigError("ch_mult must name at least one level")
+
+    @property
+    def downsampling(self) -> int:
+        """Mel frames (and bands) per latent column (and row)."""
+        return 2 ** (len(self.ch_mult) - 1)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    logvar_init: float = key()
+    kl_weight: float = key(low=0)
+    disc_start: int = key(low=0)
+    disc_weight: float = key(low=0)
+    disc_factor: float = key(low=0)
+    disc_channels: int = key(low=8)
+    disc_num_layers: int = key(low=1)
+    max_adapt_d_weight: float = key(above=0)
+
+    def __post_init__(self) -> None:
+        if self.disc_channels % 8:
+            raise ConfigError(f"disc_channels {self.disc_channels} must be a multiple of 8")
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    in_channels: int = key(low=1)
+    out_channels: int = key(low=1)
+    model_channels: int = key(low=32)
+    channel_mult: list[int] = key(low=1)
+    num_res_blocks: int = key(low=1)
+    attention_resolutions: list[int] = key(low=1)
+    num_heads: int = key(low=1)
+    transformer_depth: int = key(low=1)
+    context_dim: int = key(low=1)
+
+    def __post_init__(self) -> None:
+        if self.model_channels % 32:
+            raise ConfigError(
+                f"model_channels {self.model_channels} must be a multiple of 32 (GroupNorm has 32 groups)"
+            )
+        if not self.channel_mult:
+            raise ConfigError("channel_mult must name at least one level")
+        for mult in self.channel_mult:
+            if self.model_channels * mult % self.num_heads:
+                raise ConfigError(
+                    f"num_heads {self.num_heads} must divide model_channels x channel_mult ="
+                    f" {self.model_channels * mult}"
+                )
+        reachable = [2**level for level in range(len(self.channel_mult))]
+        for factor in self.attention_resolutions:
+            if factor not in reachable:
+                raise ConfigError(
+                    f"attention_resolutions {factor} must be one of {reachable}, the downsampling factors"
+                    f" of {len(reachable)} levels"
+                )
+
+
+@dataclass(frozen=True)
+class NoiseSchedulerConfig:
+    """The keys of diffusers' schedulers, under their names there."""
+
+    num_train_timesteps: int = key(low=2)
+    beta_start: float = key(above=0, below=1)
+    beta_end: float = key(above=0, below=1)
+    beta_schedule: str = key(choices=("linear", "scaled_linear", "squaredcos_cap_v2"))
+    prediction_type: str = key(choices=("epsilon", "v_prediction"))
+    clip_sample: bool = key()
+    steps_offset: int = key(low=0)
+    set_alpha_to_one: bool = key()
+    skip_prk_steps: bool = key()
+
+    def __post_init__(self) -> None:
+        if self.beta_start > self.beta_end:
+            raise ConfigError(
+                f"beta_start {self.beta_start} must not exceed beta_end {self.beta_end}"
+            )
+
+
+@dataclass(frozen=True)
+class SmallT5Config:
+    vocab_size: int = key(low=64)
+    d_model: int = key(low=8)
+    num_layers: int = key(low=1)
+    num_heads: int = key(low=1)
+    d_ff: int = key(low=8)
+
+    def __post_init__(self) -> None:
+        if self.d_model % self.num_heads:
+            raise ConfigError(f"num_heads {self.num_heads} must divide d_model {self.d_model}")
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    pretrained: str | None
+    max_tokens: int = key(low=2)
+    small: SmallT5Config = key()
+
+    @property
+    def learns(self) -> bool:
+        """Whether the encoder is a small one that learns together with the U-Net."""
+        return self.pretrained is None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    # Stage 1
+    autoencoderkl: AutoencoderKLConfig | None = None
+    loss: LossConfig | None = None
+    # Stage 2
+    autoencoder_path: str | None = None
+    text_encoder: TextEncoderConfig | None = None
+    audioldm: UNetConfig | None = None
+    noise_scheduler: NoiseSchedulerConfig | None = None
+    caption_dropout: float | None = key(low=0, high=1, default=None)
+    snr_gamma: float | None = key(above=0, default=None)
+
+
+@dataclass(frozen=True)
+class AdamConfig:
+    lr: float = key(above=0)
+    betas: list[float] = key(low=0, below=1)
+    eps: float = key(above=0)
+    weight_decay: float = key(low=0)
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2:
+            raise ConfigError(f"betas {self.betas} must be two numbers")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    random_seed: int = key(low=0, below=2**32)
+    batch_size: int = key(low=1)
+    gradient_accumulation_steps: int = key(low=1)
+    max_steps: int = key(low=1)
+    adam: AdamConfig = key()
+    warmup_steps: int = key(low=0)
+    lr_schedule: str = key(choices=("constant", "linear", "cosine"))
+    grad_clip: float = key(above=0)
+    ema_decay: float = key(low=0, below=1)
+    mixed_precision: str = key(choices=("auto", "no", "bf16", "fp16"))
+    compile: str = key(choices=("auto", "on", "off"))
+    gradient_checkpointing: bool = key()
+    init_from: str | None = key()
+    num_workers: int = key(low=0)
+    save_summary_steps: int = key(low=1)
+    valid_interval: int = key(low=1)
+    sample_interval: int = key(low=1)
+    save_checkpoints_steps: int = key(low=1)
+    keep_checkpoint_max: int = key(low=1)
+    valid_clips: int | None = key(low=1)
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.gradient_accumulation_steps:
+            raise ConfigError(
+                f"gradient_accumulation_steps {self.gradient_accumulation_steps} must divide batch_size"
+                f" {self.batch_size}"
+            )
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    sampler: str = key(choices=("ddim", "dpm++", "pndm", "unipc"))
+    num_steps: int = key(low=1)
+    guidance_scale: float = key(low=1)
+    vocoder: str = key()
+    demo_prompts: list[str] = key()
+
+
+STAGE_KEYS = {
+    "AutoencoderKL": ("autoencoderkl", "loss"),
+    "AudioLDM": ("text_encoder", "audioldm", "noise_scheduler", "caption_dropout"),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole experiment."""
+
+    dataset: list[str]
+    dataset_path: dict[str, str]
+    log_dir: str
+    preprocess: PreprocessConfig
+    train: TrainConfig
+    model_type: str = key(choices=tuple(STAGE_KEYS))
+    model: ModelConfig = key()
+    inference: InferenceConfig | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.dataset:
+            if Path(name).name != name or name in ("", ".", ".."):
+                raise ConfigError(f"dataset {name!r} must be a plain folder name")
+        if not self.dataset or len(set(self.dataset)) != len(self.dataset):
+            raise ConfigError(f"dataset {self.dataset} must name at least one data set, each once")
+        for stage, keys in STAGE_KEYS.items():
+            for name in keys:
+                present = getattr(self.model, name) is not None
+                if present != (stage == self.model_type):
+                    rule = "is needed by" if not present else "does not belong in"
+                    raise ConfigError(
+                        f"model.{name} {rule} a config of model_type {self.model_type}"
+                    )
+        if self.model.autoencoderkl is not None:
+            factor = self.model.autoencoderkl.downsampling
+            for name in ("n_mel", "segment_frames"):
+                if getattr(self.preprocess, name) % factor:
+                    raise ConfigError(
+                        f"preprocess.{name} {getattr(self.preprocess, name)} must be a multiple of"
+                        f" {factor}, the downsampling of model.autoencoderkl.ch_mult"
+                    )
+        if self.model_type == "AudioLDM":
+            if self.inference is None:
+                raise ConfigError("inference is needed by a config of model_type AudioLDM")
+            text, unet = self.model.text_encoder, self.model.audioldm
+            if text.learns and text.small.d_model != unet.context_dim:
+                raise ConfigError(
+                    f"model.text_encoder.small.d_model {text.small.d_model} and"
+                    f" model.audioldm.context_dim {unet.context_dim} must be equal"
+                )
+
+    def to_dict(self) -> dict:
+        """Plain JSON values, from which `config_from_dict` makes the same config again."""
+        return dataclasses.asdict(self)
+
+
+# ---------------------------------------------------------------- files to configs
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads `path` with its `base_config` chain, applies `key.path=value` overrides, checks it all."""
+    data, origins = _read_chain(Path(path))
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{override!r} is neither an option nor an override key.path=value")
+        merge(data, _nested(name.split("."), _parse_value(text)), origins, "the command line")
+    return config_from_dict(data, origins, default_origin=str(path))
+
+
+def config_from_dict(
+    data: dict, origins: dict | None = None, default_origin: str = "config"
+) -> Config:
+    """Builds the typed config; errors name the file that an offending key came from."""
+    return _build(Config, data, (), _Origins(origins or {}, default_origin))
+
+
+def read_json5(path: Path) -> dict:
+    """One config file as a dictionary, or a ConfigError that says what is wrong with it."""
+    import json5
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text: {error}") from None
+    try:
+        data = json5.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold an object {{...}}, not {type(data).__name__}")
+    return data
+
+
+def merge(base: dict, update: dict, origins: dict, origin: str, path: tuple[str, ...] = ()) -> None:
+    """Merges `update` into `base`: objects key by key, everything else replaced; notes the origins."""
+    for name, value in update.items():
+        here = (*path, name)
+        if isinstance(value, dict) and isinstance(base.get(name), dict):
+            merge(base[name], value, origins, origin, here)
+        else:
+            base[name] = value
+            origins[here] = origin
+
+
+def _read_chain(path: Path) -> tuple[dict, dict]:
+    chain, seen = [], set()
+    while True:
+        resolved = _find(path, chain[-1][0] if chain else None)
+        if resolved in seen:
+            raise ConfigError(f"{path}: base_config leads back to a file that it came from")
+        seen.add(resolved)
+        data = read_json5(resolved)
+        parent = data.pop("base_config", None)
+        chain.append((resolved, data))
+        if parent is None:
+            break
+        if not isinstance(parent, str):
+            raise ConfigError(f"{resolved}: base_config must be a path, not {parent!r}")
+        path = Path(parent)
+    merged, origins = {}, {}
+    for file, data in reversed(chain):
+        merge(merged, data, origins, str(file))
+    return merged, origins
+
+
+def _find(path: Path, child: Path | None) -> Path:
+    """A base_config is looked up beside the file that names it, then from the repository's root."""
+    places = [path] if child is None else [child.parent / path, REPOSITORY / path]
+    for place in places:
+        if place.is_file():
+            return place.resolve()
+    named = f" (base_config of {child})" if child else ""
+    raise ConfigError(f"{path}: no such config file{named}")
+
+
+def _nested(path: list[str], value: object) -> dict:
+    for name in reversed(path):
+        value = {name: value}
+    return value
+
+
+def _parse_value(text: str) -> object:
+    """An override's value: JSON where it is JSON (2, true, null, [1, 2]), else the text itself."""
+    import json5
+
+    try:
+        return json5.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+# ---------------------------------------------------------------- dictionaries to dataclasses
+
+
+@dataclass
+class _Origins:
+    """Which file each key came from, for error messages."""
+
+    by_path: dict
+    default: str
+
+    def __call__(self, path: tuple[str, ...]) -> str:
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.by_path:
+                return self.by_path[path[:length]]
+        return self.default
+
+    def error(self, path: tuple[str, ...], message: str) -> ConfigError:
+        return ConfigError(f"{self(path)}: {'.'.join(path) or 'config'}: {message}")
+
+
+def _build(cls: type, data: object, path: tuple[str, ...], origins: _Origins):
+    if not isinstance(data, dict):
+        raise origins.error(path, f"must be an object {{...}}, not {data!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name in data:
+        if name not in fields:
+            nearest = difflib.get_close_matches(str(name), fields, n=1, cutoff=0.0)
+            raise origins.error(
+                (*path, str(name)), f"no such key; nearest: {'.'.join((*path, nearest[0]))}"
+            )
+    values = {}
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _convert(hints[name], data[name], (*path, name), origins, field.metadata)
+        elif field.default is dataclasses.MISSING:
+            raise origins.error((*path, name), "missing, and there is no default")
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise origins.error(path, str(error)) from None
+
+
+def _convert(hint: object, value: object, path: tuple, origins: _Origins, rules: typing.Mapping):
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):  # only "T | None" occurs
+        if value is None:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        return _convert(hint, value, path, origins, rules)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, path, origins)
+    if origin is list:
+        if isinstance(value, str) and arguments[0] is str:
+            value = value.split(",")  # dataset=ESC10,AudioCaps on a command line
+        if not isinstance(value, list):
+            raise origins.error(path, f"must be a list, not {value!r}")
+        return [_convert(arguments[0], item, path, origins, rules) for item in value]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise origins.error(path, f"must be an object {{...}}, not {value!r}")
+        return {
+            name: _convert(arguments[1], item, (*path, name), origins, rules)
+            for name, item in value.items()
+        }
+    return _scalar(hint, value, path, origins, rules)
+
+
+def _scalar(hint: type, value: object, path: tuple, origins: _Origins, rules: typing.Mapping):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint:
+        raise origins.error(path, f"must be of type {hint.__name__}, not {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise origins.error(path, f"must be finite, not {value}")
+    choices = rules.get("choices")
+    if choices is not None and value not in choices:
+        raise origins.error(path, f"{value!r} must be one of {', '.join(map(repr, choices))}")
+    for rule, holds, sign in (
+        ("low", lambda v, b: v >= b, ">="),
+        ("high", lambda v, b: v <= b, "<="),
+        ("above", lambda v, b: v > b, ">"),
+        ("below", lambda v, b: v < b, "<"),
+    ):
+        bound = rules.get(rule)
+        if bound is not None and not holds(value, bound):
+            raise origins.error(path, f"{value} must be {sign} {bound}")
+    return value

@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Something the user can put right; the message says what was found, the rule, and what to run."""
+    """What the user can put right; the message says what was found, the rule, and what to run."""

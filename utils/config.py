@@ -3,7 +3,7 @@
     exp_config.json -> exp_config_base.json -> config/<model>.json -> config/base.json
 
 The nearest file wins, objects merge, lists replace; `key.path=value` overrides come last. Values
-live in the JSON files alone; the dataclasses here say which keys there are, of which type and range.
+live in the JSON files alone; the dataclasses here say which keys there are, their type and range.
 """
 
 from __future__ import annotations
@@ -44,16 +44,17 @@ class MelConfig:
     def __post_init__(self) -> None:
         if not self.fmin < self.fmax <= self.sample_rate / 2:
             raise ConfigError(
-                f"fmin {self.fmin:g} and fmax {self.fmax:g} must satisfy fmin < fmax <= sample_rate / 2"
-                f" = {self.sample_rate / 2:g} Hz"
+                f"fmin {self.fmin:g} and fmax {self.fmax:g} must satisfy fmin < fmax <="
+                f" sample_rate / 2 = {self.sample_rate / 2:g} Hz"
             )
         if not self.hop_size <= self.win_size <= self.n_fft:
             raise ConfigError(
-                f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft} must hold"
+                f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft}"
+                " must hold"
             )
         if (self.n_fft - self.hop_size) % 2:
             raise ConfigError(
-                f"n_fft - hop_size = {self.n_fft - self.hop_size} must be even (half pads each side)"
+                f"n_fft - hop_size = {self.n_fft - self.hop_size} must be even: half pads each side"
             )
 
     @property
@@ -153,7 +154,8 @@ class UNetConfig:
     def __post_init__(self) -> None:
         if self.model_channels % 32:
             raise ConfigError(
-                f"model_channels {self.model_channels} must be a multiple of 32 (GroupNorm has 32 groups)"
+                f"model_channels {self.model_channels} must be a multiple of 32 (GroupNorm has"
+                " 32 groups)"
             )
         if not self.channel_mult:
             raise ConfigError("channel_mult must name at least one level")
@@ -167,8 +169,8 @@ class UNetConfig:
         for factor in self.attention_resolutions:
             if factor not in reachable:
                 raise ConfigError(
-                    f"attention_resolutions {factor} must be one of {reachable}, the downsampling factors"
-                    f" of {len(reachable)} levels"
+                    f"attention_resolutions {factor} must be one of {reachable}, the downsampling"
+                    f" factors of {len(reachable)} levels"
                 )
 
 
@@ -270,8 +272,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.batch_size % self.gradient_accumulation_steps:
             raise ConfigError(
-                f"gradient_accumulation_steps {self.gradient_accumulation_steps} must divide batch_size"
-                f" {self.batch_size}"
+                f"gradient_accumulation_steps {self.gradient_accumulation_steps} must divide"
+                f" batch_size {self.batch_size}"
             )
 
 
@@ -341,7 +343,7 @@ class Config:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads `path` with its `base_config` chain, applies `key.path=value` overrides, checks it all."""
+    """Reads `path` with its `base_config` chain, applies `key.path=value` overrides, checks all."""
     data, origins = read_chain(Path(path))
     for override in overrides:
         name, equals, text = override.partition("=")

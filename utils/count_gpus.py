@@ -6,7 +6,7 @@ import subprocess
 
 
 def count_gpus() -> int:
-    """GPUs that this process may use: CUDA_VISIBLE_DEVICES if set, else all that the driver lists."""
+    """GPUs this process may use: CUDA_VISIBLE_DEVICES if set, else all that the driver lists."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])

@@ -1,0 +1,42 @@
+"""What every entry point in bins/ shares: its config arguments and how its errors are shown."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from utils.errors import UserError
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, default_config: str) -> None:
+    """Adds `--config FILE` and the `key.path=value` overrides that may stand anywhere."""
+    parser.add_argument("--config", default=default_config, help="default: %(default)s")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key.path=value",
+        help="settings that replace the config's, such as preprocess.processed_dir=/data",
+    )
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Parses options and overrides in any order; what is neither ends the program with status 2."""
+    return parser.parse_intermixed_args(arguments)
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Runs an entry point; what the user can put right is one line on stderr, not a traceback.
+
+    Exit status: 0 done, 2 a UserError, 130 interrupted by Ctrl-C.
+    """
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,122 @@
+"""The demo data set: captioned sounds made by the program itself, in the form of own sounds.
+
+    <folder>/wav/<kind>_<number>.wav   16-bit mono
+    <folder>/captions.csv              file,caption,split,Kind
+
+The traits of a clip, drawn from (seed, number), decide both its sound and its caption.
+"""
+
+from __future__ import annotations
+
+import csv
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from preprocessors.demo_kinds import KINDS, Kind, sentence
+from preprocessors.demo_sounds import Draw, Traits, render
+
+CLIP_SECONDS = 2.56  # 160 mel frames of 256 samples at 16 kHz
+# A round holds one clip of every kind and one of two events; each tenth round is for validation.
+ROUNDS = 80
+CLIPS_PER_ROUND = len(KINDS) + 1
+VALID_EVERY = 10
+
+PROMPTS_PER_KIND = 10
+
+
+@dataclass(frozen=True)
+class DemoClip:
+    """One clip, before its sound is made."""
+
+    index: int
+    events: tuple[tuple[Kind, Traits], ...]
+    caption: str
+
+    @property
+    def kind(self) -> str:
+        return " + ".join(kind.name for kind, _ in self.events)
+
+    @property
+    def split(self) -> str:
+        last = self.index // CLIPS_PER_ROUND % VALID_EVERY == VALID_EVERY - 1
+        return "valid" if last else "train"
+
+    @property
+    def file(self) -> str:
+        return f"{self.kind.replace(' + ', '_then_').replace(' ', '-')}_{self.index:04d}.wav"
+
+    def wav(self, sample_rate: int, seed: int) -> np.ndarray:
+        """The sound, [samples] int16. Two events share the length of the clip."""
+        samples = round(CLIP_SECONDS * sample_rate) // len(self.events)
+        draw = Draw(seed, self.index, 1)
+        events = [render(k.sound, traits, draw, samples, sample_rate) for k, traits in self.events]
+        return np.rint(np.concatenate(events) * 32767).astype("<i2")
+
+
+def demo_clips(seed: int) -> list[DemoClip]:
+    """The whole set's captions and traits; a clip depends on nothing but (seed, its index)."""
+    return [_clip(seed, index) for index in range(ROUNDS * CLIPS_PER_ROUND)]
+
+
+def _clip(seed: int, index: int) -> DemoClip:
+    draw = Draw(seed, index, 0)
+    place = index % CLIPS_PER_ROUND
+    if place < len(KINDS):
+        kinds = [KINDS[place]]
+    else:
+        first = draw.index(len(KINDS))
+        # Another kind, each with the same chance.
+        second = (first + 1 + draw.index(len(KINDS) - 1)) % len(KINDS)
+        kinds = [KINDS[first], KINDS[second]]
+    events = tuple((kind, draw.traits()) for kind in kinds)
+    captions = [kind.caption(traits, draw) for kind, traits in events]
+    return DemoClip(
+        index, events, sentence(", then ".join([captions[0], *map(_inner, captions[1:])]))
+    )
+
+
+def _inner(caption: str) -> str:
+    return caption[0].lower() + caption[1:]
+
+
+def make_demo(folder: Path, sample_rate: int, seed: int) -> None:
+    """Writes the data set, some 900 clips; the same files on every machine."""
+    (folder / "wav").mkdir(parents=True, exist_ok=True)
+    clips = demo_clips(seed)
+    for clip in clips:
+        _write_wav(folder / "wav" / clip.file, clip.wav(sample_rate, seed), sample_rate)
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["file", "caption", "split", "Kind"])
+        table.writerows([clip.file, clip.caption, clip.split, clip.kind] for clip in clips)
+
+
+def _write_wav(path: Path, wav: np.ndarray, sample_rate: int) -> None:
+    """By the standard library, which writes nothing but samples and a fixed header."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes(wav.tobytes())
+
+
+def demo_prompts(seed: int) -> list[dict[str, str]]:
+    """A hundred prompts to test with, {"prompt", "Kind"}, ten a kind.
+
+    Seven of each ten are captions of training clips, three are worded as no caption is.
+    """
+    clips = demo_clips(seed)
+    return [
+        {"prompt": prompt, "Kind": kind.name}
+        for kind in KINDS
+        for prompt in [*_familiar(kind, clips), *kind.new_wordings]
+    ]
+
+
+def _familiar(kind: Kind, clips: list[DemoClip]) -> list[str]:
+    """Different training captions of the kind, as many as its new wordings leave room for."""
+    captions = [c.caption for c in clips if c.kind == kind.name and c.split == "train"]
+    return list(dict.fromkeys(captions))[: PROMPTS_PER_KIND - len(kind.new_wordings)]

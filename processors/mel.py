@@ -1,7 +1,7 @@
 """wav to mel, HiFi-GAN's definition, and the settings file that is kept beside the mels.
 
-HiFi-GAN (Kong et al., 2020, arXiv:2010.05646), mel_spectrogram of its published code: reflect padding
-of (n_fft - hop_size) / 2 on both sides, periodic Hann window, no centring, magnitude
+HiFi-GAN (Kong et al., 2020, arXiv:2010.05646), mel_spectrogram of its published code: reflect
+padding of (n_fft - hop_size) / 2 on both sides, periodic Hann window, no centring, magnitude
 sqrt(re^2 + im^2 + 1e-9), Slaney filters, ln(max(x, 1e-5)). T samples give T // hop_size frames.
 
 `MelExtractor` is for torch tensors, `mel_of_wav` for one numpy wav in a process that has no torch;
@@ -65,7 +65,7 @@ class MelExtractor:
 
 
 def mel_of_wav(wav: np.ndarray, mel: MelConfig) -> np.ndarray:
-    """wav [T] float32 in [-1, 1] -> mel [n_mel, T // hop_size] float32, as `MelExtractor` does it."""
+    """wav [T] float32 in [-1, 1] -> mel [n_mel, T // hop_size] float32, as `MelExtractor` does."""
     pad, hop = padding(mel), mel.hop_size
     filters, window = mel_filter_bank(mel), _window(mel)
     padded = np.pad(wav.astype(np.float32, copy=False), pad, mode="reflect")

@@ -39,6 +39,18 @@ def read_metadata(path: str | Path) -> list[dict]:
     return records
 
 
+def read_records(path: str | Path, dataset: str) -> list[dict]:
+    """As `read_metadata`, and every record must be of `dataset`."""
+    records = read_metadata(path)
+    for number, record in enumerate(records, start=1):
+        if record["Dataset"] != dataset:
+            raise UserError(
+                f"{path}: record {number}: Dataset {_shown(record['Dataset'])} must be {dataset!r},"
+                " the data set whose folder the file is in"
+            )
+    return records
+
+
 def _fault_of_record(record: object) -> str | None:
     if not isinstance(record, dict):
         return f"must be an object {{...}}, not {_shown(record)}"
@@ -124,14 +136,7 @@ def load_split(config: Config, split: str) -> list[dict]:
     """
     kept, left_out = [], 0
     for dataset in config.dataset:
-        path = split_path(config, dataset, split)
-        records = read_metadata(path)
-        for number, record in enumerate(records, start=1):
-            if record["Dataset"] != dataset:
-                raise UserError(
-                    f"{path}: record {number}: Dataset {_shown(record['Dataset'])} must be"
-                    f" {dataset!r}, the data set whose folder the file is in"
-                )
+        records = read_records(split_path(config, dataset, split), dataset)
         mels = _uids_with_mel(dataset_dir(config, dataset) / "mel")
         kept += [record for record in records if record["Uid"] in mels]
         left_out += sum(record["Uid"] not in mels for record in records)

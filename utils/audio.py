@@ -59,8 +59,8 @@ def read_sound(path: str | Path, sample_rate: int) -> Sound:
         # By descriptor: the content decides the format, not the name, whatever bytes are in it.
         with soundfile.SoundFile(descriptor, closefd=False) as file:
             wav, full_scale_share = _decode(file, sample_rate)
-    except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError) as error:
-        raise AudioError("not decodable", str(error)) from None
+    except soundfile.LibsndfileError as error:
+        raise AudioError("not decodable", error.error_string) from None
     finally:
         os.close(descriptor)
     peak = max(float(wav.max(initial=0)), -float(wav.min(initial=0)))

@@ -1,0 +1,282 @@
+"""Stage 2's network: what noise is in a latent, given the time and a text (Rombach et al. 2022).
+
+Parameters carry the names of diffusers' UNet2DConditionModel, so that weights are interchangeable.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from modules.attention import KeysValues, SpatialTransformer
+from modules.resnet import GROUPS, Downsample, ResnetBlock, Upsample
+from utils.config import UNetConfig
+
+EPS = 1e-5  # of every GroupNorm here but the transformers'
+
+
+class TextContext(NamedTuple):
+    """A text as the U-Net's attentions look it up: made once, good for every step of a sampler.
+
+    down and up hold for each level, and for each of its attentions, what `SpatialTransformer`
+    wants; middle is the one in the middle; mask is [B, 1, 1, L], True on tokens.
+    """
+
+    down: list[list[list[KeysValues]]]
+    middle: list[KeysValues]
+    up: list[list[list[KeysValues]]]
+    mask: torch.Tensor
+
+
+def timestep_embedding(timesteps: torch.Tensor, dim: int) -> torch.Tensor:
+    """[cos(t w_0), ..., sin(t w_0), ...] with w_i = 10000^(-2i / dim) (Ho et al. 2020, appendix B).
+
+    timesteps [B] -> [B, dim], in float32: half precision cannot tell neighbouring steps apart.
+    """
+    half = dim // 2
+    index = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    angles = timesteps[:, None].float() * torch.exp(-math.log(10000.0) / half * index)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class TimeEmbedding(nn.Module):
+    """Two linear layers on the sinusoids, in the weights' precision even under autocast."""
+
+    def __init__(self, channels: int, time_channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.linear_1 = nn.Linear(channels, time_channels)
+        self.linear_2 = nn.Linear(time_channels, time_channels)
+
+    def forward(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """timesteps [B] -> [B, time_channels]"""
+        with torch.autocast(timesteps.device.type, enabled=False):
+            h = timestep_embedding(timesteps, self.channels).to(self.linear_1.weight.dtype)
+            return self.linear_2(F.silu(self.linear_1(h)))
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, each followed by an attention where there are any.
+
+    With `gradient_checkpointing`, what happens inside a block is computed again in the backward
+    pass and not kept.
+    """
+
+    gradient_checkpointing = False
+
+    def __init__(
+        self, config: UNetConfig, widths_in: list[int], width_out: int, attention: bool
+    ) -> None:
+        super().__init__()
+        time_channels = 4 * config.model_channels
+        self.resnets = nn.ModuleList(
+            ResnetBlock(width_in, width_out, EPS, time_channels) for width_in in widths_in
+        )
+        self.attentions = nn.ModuleList(
+            SpatialTransformer(
+                width_out, config.num_heads, config.context_dim, config.transformer_depth
+            )
+            for _ in widths_in
+            if attention
+        )
+
+    def text_keys_values(self, text_emb: torch.Tensor) -> list[list[KeysValues]]:
+        """text_emb [B, L, D] -> what each attention of this level looks up."""
+        return [attention.text_keys_values(text_emb) for attention in self.attentions]
+
+    def run(self, block: nn.Module, *inputs) -> torch.Tensor:
+        """block(*inputs), checkpointed if that is asked for and there will be a backward pass."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            # No block draws random numbers, so their state need not be kept.
+            return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return block(*inputs)
+
+    def step(
+        self,
+        index: int,
+        x: torch.Tensor,
+        time_emb: torch.Tensor,
+        text: list[list[KeysValues]],
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """x [B, C_in, H, W] -> [B, C, H, W] by the residual block `index` and its attention."""
+        x = self.run(self.resnets[index], x, time_emb)
+        if self.attentions:
+            x = self.run(self.attentions[index], x, text[index], mask)
+        return x
+
+
+class DownLevel(Level):
+    """A level on the way down; `last`: the lowest, which is not halved."""
+
+    def __init__(
+        self, config: UNetConfig, width_in: int, width_out: int, attention: bool, last: bool
+    ) -> None:
+        widths_in = [width_in] + [width_out] * (config.num_res_blocks - 1)
+        super().__init__(config, widths_in, width_out, attention)
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(width_out, pad_end=False)])
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        time_emb: torch.Tensor,
+        text: list[list[KeysValues]],
+        mask: torch.Tensor,
+    ) -> list[torch.Tensor]:
+        """x [B, C_in, H, W] -> the skips of this level; the last of them goes on."""
+        skips = []
+        for index in range(len(self.resnets)):
+            x = self.step(index, x, time_emb, text, mask)
+            skips.append(x)
+        for downsample in self.downsamplers:
+            skips.append(downsample(x))
+        return skips
+
+
+class MiddleLevel(Level):
+    """Two residual blocks and one attention, between them."""
+
+    def __init__(self, config: UNetConfig, width: int) -> None:
+        super().__init__(config, [width], width, attention=True)
+        self.resnets.append(ResnetBlock(width, width, EPS, 4 * config.model_channels))
+
+    def forward(
+        self, x: torch.Tensor, time_emb: torch.Tensor, text: list[KeysValues], mask: torch.Tensor
+    ) -> torch.Tensor:
+        """x [B, C, H, W] -> [B, C, H, W]"""
+        x = self.step(0, x, time_emb, [text], mask)
+        return self.run(self.resnets[1], x, time_emb)
+
+
+class UpLevel(Level):
+    """A level on the way up, where each residual block also gets a skip; `last`: the highest.
+
+    Args:
+        width_in: of what comes from below.
+        widths_skip: of the skips, in the order of use.
+    """
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        width_in: int,
+        widths_skip: list[int],
+        width_out: int,
+        attention: bool,
+        last: bool,
+    ) -> None:
+        widths = [width_in] + [width_out] * (len(widths_skip) - 1)
+        widths_in = [width + skip for width, skip in zip(widths, widths_skip, strict=True)]
+        super().__init__(config, widths_in, width_out, attention)
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(width_out)])
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        skips: list[torch.Tensor],
+        time_emb: torch.Tensor,
+        text: list[list[KeysValues]],
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """x [B, C_in, H, W] -> [B, C, *size of the next skip]; takes skips from the end."""
+        for index in range(len(self.resnets)):
+            x = torch.cat([x, skips.pop()], dim=1)
+            x = self.step(index, x, time_emb, text, mask)
+        for upsample in self.upsamplers:
+            x = upsample(x, skips[-1].shape[2:])
+        return x
+
+
+def _zero(module: nn.Conv2d) -> None:
+    nn.init.zeros_(module.weight)
+    nn.init.zeros_(module.bias)
+
+
+class UNet(nn.Module):
+    """The denoiser. At the start of training it gives 0, and each of its blocks the identity."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        widths = [config.model_channels * mult for mult in config.channel_mult]
+        attends = [2**level in config.attention_resolutions for level in range(len(widths))]
+        lowest = len(widths) - 1
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.time_embedding = TimeEmbedding(config.model_channels, 4 * config.model_channels)
+        self.down_blocks = nn.ModuleList()
+        widths_skip = [widths[0]]
+        for level, width in enumerate(widths):
+            width_in, last = widths_skip[-1], level == lowest
+            self.down_blocks.append(DownLevel(config, width_in, width, attends[level], last))
+            widths_skip += [width] * (config.num_res_blocks + (not last))
+        self.mid_block = MiddleLevel(config, widths[-1])
+        self.up_blocks = nn.ModuleList()
+        width_in = widths[-1]
+        for level, width in reversed(list(enumerate(widths))):
+            used = [widths_skip.pop() for _ in range(config.num_res_blocks + 1)]
+            self.up_blocks.append(
+                UpLevel(config, width_in, used, width, attends[level], last=level == 0)
+            )
+            width_in = width
+        self.conv_norm_out = nn.GroupNorm(GROUPS, widths[0], EPS)
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Zeros where a block's branch joins, and at the end (Dhariwal & Nichol 2021's code)."""
+        for module in self.modules():
+            if isinstance(module, ResnetBlock):
+                _zero(module.conv2)
+            elif isinstance(module, SpatialTransformer):
+                _zero(module.proj_out)
+        _zero(self.conv_out)
+
+    def enable_gradient_checkpointing(self, enabled: bool) -> None:
+        """Whether to save memory in training by computing each block twice."""
+        for level in (*self.down_blocks, self.mid_block, *self.up_blocks):
+            level.gradient_checkpointing = enabled
+
+    def prepare_text(self, text_emb: torch.Tensor, text_mask: torch.Tensor) -> TextContext:
+        """text_emb [B, L, D], text_mask [B, L] (1 on tokens, at least one) -> `context`."""
+        return TextContext(
+            down=[level.text_keys_values(text_emb) for level in self.down_blocks],
+            middle=self.mid_block.text_keys_values(text_emb)[0],
+            up=[level.text_keys_values(text_emb) for level in self.up_blocks],
+            mask=text_mask.bool()[:, None, None, :],
+        )
+
+    def forward(
+        self,
+        latent: torch.Tensor,
+        timesteps: torch.Tensor,
+        text_emb: torch.Tensor | None = None,
+        text_mask: torch.Tensor | None = None,
+        context: TextContext | None = None,
+    ) -> torch.Tensor:
+        """What the noise scheduler's prediction type names: the noise, or v.
+
+        Args:
+            latent: [B, z, h, w], noisy, of any size.
+            timesteps: [B], int64.
+            text_emb, text_mask: [B, L, D] and [B, L]; or
+            context: what `prepare_text` made of them, which saves time from the second step on.
+
+        Returns:
+            [B, z, h, w]
+        """
+        if context is None:
+            context = self.prepare_text(text_emb, text_mask)
+        # Every block starts with the SiLU of the embedding, so it is taken once.
+        time_emb = F.silu(self.time_embedding(timesteps))
+        x = self.conv_in(latent)
+        skips = [x]
+        for level, text in zip(self.down_blocks, context.down, strict=True):
+            skips += level(skips[-1], time_emb, text, context.mask)
+        x = self.mid_block(skips[-1], time_emb, context.middle, context.mask)
+        for level, text in zip(self.up_blocks, context.up, strict=True):
+            x = level(x, skips, time_emb, text, context.mask)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))

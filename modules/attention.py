@@ -1,0 +1,155 @@
+"""Attention over the places of a feature map, and from them to the words of a text.
+
+Parameters carry the names that diffusers gives them, so that weights are interchangeable. In
+channels_last, a feature map [B, C, H, W] is a sequence [B, HW, C] without a copy.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modules.resnet import GROUPS
+
+
+class KeysValues(NamedTuple):
+    """What attention looks things up in, split into heads: two of [B, heads, L, C / heads]."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+def to_sequence(x: torch.Tensor) -> torch.Tensor:
+    """[B, C, H, W] -> [B, HW, C]"""
+    return x.flatten(2).transpose(1, 2)
+
+
+def to_map(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """[B, HW, C] -> [B, C, H, W], in channels_last where x is contiguous."""
+    return x.transpose(1, 2).unflatten(2, (height, width))
+
+
+class Attention(nn.Module):
+    """Multi-head attention, softmax(Q K^T / sqrt(d)) V per head (Vaswani et al. 2017, eq. 1).
+
+    Args:
+        channels: of the queries and of the output.
+        heads: the number of heads, which divides `channels`.
+        context_channels: of what is attended to; None: the queries' own sequence.
+        bias: whether the projections to queries, keys and values have one.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, context_channels: int | None = None, bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(channels, channels, bias=bias)
+        self.to_k = nn.Linear(context_channels or channels, channels, bias=bias)
+        self.to_v = nn.Linear(context_channels or channels, channels, bias=bias)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def keys_values(self, context: torch.Tensor) -> KeysValues:
+        """context [B, L, context_channels] -> keys and values for `forward`."""
+        return KeysValues(self._split(self.to_k(context)), self._split(self.to_v(context)))
+
+    def forward(
+        self, x: torch.Tensor, kv: KeysValues, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x [B, N, C], kv of length L, mask [B, 1, 1, L] True on what may be seen -> [B, N, C]"""
+        out = F.scaled_dot_product_attention(self._split(self.to_q(x)), *kv, attn_mask=mask)
+        return self.to_out[0](out.transpose(1, 2).flatten(2))
+
+    def _split(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, N, C] -> [B, heads, N, C / heads]"""
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class MapAttention(Attention):
+    """One-headed self-attention over a feature map, with norm and residual: the autoencoder's."""
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__(channels, heads=1, bias=True)
+        self.group_norm = nn.GroupNorm(GROUPS, channels, eps)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [B, C, H, W] -> [B, C, H, W]"""
+        h = to_sequence(self.group_norm(x))
+        h = super().forward(h, self.keys_values(h))
+        return x + to_map(h, *x.shape[2:])
+
+
+class GatedProjection(nn.Module):
+    """GEGLU: a x GELU(b), a and b linear in x (Shazeer 2020, eq. 6)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(channels, 2 * hidden)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [B, N, C] -> [B, N, hidden]"""
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """GEGLU to four times the width, and back."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        # The middle place is diffusers' dropout, which is none here: the names need the index.
+        self.net = nn.Sequential(
+            GatedProjection(channels, 4 * channels),
+            nn.Identity(),
+            nn.Linear(4 * channels, channels),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, attention to the text and feed-forward, each normed before and residual."""
+
+    def __init__(self, channels: int, heads: int, text_channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn1 = Attention(channels, heads)
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = Attention(channels, heads, text_channels)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = FeedForward(channels)
+
+    def forward(self, x: torch.Tensor, text: KeysValues, mask: torch.Tensor) -> torch.Tensor:
+        """x [B, N, C], text keys and values of length L, mask [B, 1, 1, L] -> [B, N, C]"""
+        h = self.norm1(x)
+        x = x + self.attn1(h, self.attn1.keys_values(h))
+        x = x + self.attn2(self.norm2(x), text, mask)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the places of a feature map (Rombach et al. 2022, appendix E.2.1)."""
+
+    def __init__(self, channels: int, heads: int, text_channels: int, depth: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, channels, eps=1e-6)
+        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(channels, heads, text_channels) for _ in range(depth)
+        )
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def text_keys_values(self, text_emb: torch.Tensor) -> list[KeysValues]:
+        """text_emb [B, L, D] -> what each block's attention to the text looks up."""
+        return [block.attn2.keys_values(text_emb) for block in self.transformer_blocks]
+
+    def forward(self, x: torch.Tensor, text: list[KeysValues], mask: torch.Tensor) -> torch.Tensor:
+        """x [B, C, H, W], text from `text_keys_values`, mask [B, 1, 1, L] -> [B, C, H, W]"""
+        h = to_sequence(self.proj_in(self.norm(x)))
+        for block, kv in zip(self.transformer_blocks, text, strict=True):
+            h = block(h, kv, mask)
+        return x + self.proj_out(to_map(h, *x.shape[2:]))

@@ -1,0 +1,76 @@
+"""Residual blocks and changes of resolution, shared by the autoencoder and the U-Net.
+
+Parameters carry the names that diffusers gives them, so that weights are interchangeable. Every
+module keeps the memory format of its input: give channels_last, get channels_last.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+GROUPS = 32  # of every GroupNorm in the autoencoder and the U-Net
+
+
+class ResnetBlock(nn.Module):
+    """x + conv2(SiLU(norm2(conv1(SiLU(norm1(x))) + time))), He et al. 2016 with pre-activation.
+
+    Args:
+        in_channels, out_channels: a 1x1 convolution carries x over where they differ.
+        eps: of both GroupNorms.
+        time_channels: width of the time embedding that is added; None: there is none.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, eps: float, time_channels: int | None = None
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(GROUPS, in_channels, eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time_emb_proj = nn.Linear(time_channels, out_channels) if time_channels else None
+        self.norm2 = nn.GroupNorm(GROUPS, out_channels, eps)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        same = in_channels == out_channels
+        self.conv_shortcut = None if same else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: torch.Tensor, time_emb: torch.Tensor | None = None) -> torch.Tensor:
+        """x [B, C_in, H, W], time_emb [B, time_channels] after its SiLU -> [B, C_out, H, W]."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        if self.time_emb_proj is not None:
+            h = h + self.time_emb_proj(time_emb)[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(h)))
+        if self.conv_shortcut is not None:
+            x = self.conv_shortcut(x)
+        return x + h
+
+
+class Downsample(nn.Module):
+    """Halves height and width with a strided 3x3 convolution.
+
+    Args:
+        pad_end: pad one row below and one column to the right, as LDM's autoencoder does, so that
+            odd sizes round down; else pad all sides, as its U-Net does, so that they round up.
+    """
+
+    def __init__(self, channels: int, pad_end: bool) -> None:
+        super().__init__()
+        self.pad_end = pad_end
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if pad_end else 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.pad_end:
+            x = F.pad(x, (0, 1, 0, 1))
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour to a given size, then a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """x [B, C, h, w] -> [B, C, *size]; after odd sizes, the skip's size is not 2h x 2w."""
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))

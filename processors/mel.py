@@ -151,6 +151,15 @@ def read_mel_settings(dataset_dir: Path) -> MelConfig | None:
         raise UserError(f"{path}: not the settings of a mel ({error}); {REDO}") from None
 
 
+def settings_differ(dataset_dir: Path, mel: MelConfig) -> bool:
+    """Whether the mels there were made with other settings, or settings that are unreadable."""
+    try:
+        found = read_mel_settings(dataset_dir)
+    except UserError:
+        return True
+    return found is not None and found != mel
+
+
 def check_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
     """Raises UserError unless the mels in <dataset_dir>/mel/ were made with `mel`."""
     found = read_mel_settings(dataset_dir)

@@ -101,17 +101,20 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def write_metadata(path: str | Path, records: list[dict]) -> None:
-    """Writes records as JSON, whole or not at all."""
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(metadata_text(records), encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def metadata_text(records: list[dict]) -> str:
     """The records as JSON text, one record a line."""
     lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
     return f"[\n{lines}\n]\n" if records else "[]\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all; one that holds the text already is left alone."""
+    content = text.encode("utf-8", "backslashreplace")
+    if path.is_file() and path.read_bytes() == content:
+        return
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
 
 
 def dataset_dir(config: Config, dataset: str) -> Path:

@@ -97,7 +97,7 @@ def _decode(file, sample_rate: int) -> tuple[np.ndarray, float]:
     while len(block := file.read(BLOCK_SAMPLES // file.channels, "float32", always_2d=True)):
         frames += len(block)
         if max(float(block.max()), -float(block.min())) >= FULL_SCALE:
-            full_scale += np.count_nonzero(np.abs(block) >= FULL_SCALE)
+            full_scale += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
         mono = block.mean(axis=1) if file.channels > 1 else block[:, 0]
         parts.append(mono if resampler is None else resampler.resample_chunk(mono))
     if frames < 0.98 * announced:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
 from utils.errors import UserError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, default_config: str) -> None:
@@ -30,12 +33,17 @@ def parse_arguments(
 def run_main(main: Callable[[], None]) -> None:
     """Runs an entry point; what the user can put right is one line on stderr, not a traceback.
 
-    Exit status: 0 done, 2 a UserError, 130 interrupted by Ctrl-C.
+    Exit status: 0 done, 2 a UserError or a disk that is full or may not be written to, 130 Ctrl-C.
     """
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"error: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -319,6 +319,11 @@ class Config:
                     raise ConfigError(
                         f"model.{name} {rule} a config of model_type {self.model_type}"
                     )
+        if self.train.gradient_checkpointing and self.model_type != "AudioLDM":
+            raise ConfigError(
+                "train.gradient_checkpointing is for model_type AudioLDM; in stage 1, save memory"
+                " with train.gradient_accumulation_steps"
+            )
         if self.model.autoencoderkl is not None:
             factor = self.model.autoencoderkl.downsampling
             for name in ("n_mel", "segment_frames"):

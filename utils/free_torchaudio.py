@@ -1,9 +1,9 @@
 """Lets torchaudio be imported beside a torch without CUDA.
 
 torchaudio's last release carries a compiled extension that links CUDA's libraries; beside a
-CPU-only torch it cannot load, and then `import torchaudio` fails. Nothing used here needs the extension
-(Griffin-Lim is pure Python), and torchaudio does without it where its folder `lib` is absent. So
-where the import fails, the folder is moved aside. Run by set-up; harmless to run again.
+CPU-only torch it cannot load, and then `import torchaudio` fails. Nothing used here needs the
+extension (Griffin-Lim is pure Python), and torchaudio does without it where its folder `lib` is
+absent. So where the import fails, the folder is moved aside. Run by set-up; harmless to run again.
 """
 
 import importlib.util

@@ -1,6 +1,6 @@
 """JSON with comments to typed dataclasses, strictly: nothing unknown, nothing of the wrong type.
 
-A dataclass declares its keys with `key(low=..., choices=...)`; `build` checks a dictionary against it.
+A dataclass declares its keys with `key(low=..., choices=...)`; `build` checks a dictionary by it.
 Errors name the file that a key came from, the key, the rule and the nearest valid key.
 """
 

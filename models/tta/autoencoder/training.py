@@ -1,0 +1,217 @@
+"""Stage 1: what the loop in bins/tta/train.py needs to know of the autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.tta.autoencoder.autoencoderkl import AutoencoderKL
+from models.tta.autoencoder.losses import (
+    AutoencoderObjective,
+    adaptive_weight,
+    hinge_discriminator_loss,
+)
+from models.tta.autoencoder.saved import check_mel, load_vae
+from modules.discriminator import PatchDiscriminator
+from modules.optimizer import adamw
+from processors.dataset import MelDataset, distinct_clips, read_segment, training_batches
+from processors.metadata import load_split, mel_path
+from processors.stream import ClipStream, Share
+from utils.checkpoint import load_tensors, load_weights, save_tensors
+from utils.config import Config
+from utils.device import compiles, to_device
+from utils.runs import find_weights
+from utils.seeds import generator
+
+STD_MEMORY = 0.99  # of the running estimate of the latent's standard deviation
+
+
+class AutoencoderTraining:
+    """Generator (the VAE and the loss's log-variance) and discriminator, their losses and files."""
+
+    def __init__(
+        self, config: Config, accelerator, share: Share, checkpoint: Path | None = None
+    ) -> None:
+        """`checkpoint` is the folder to go on from; None starts anew."""
+        self.config, self.accelerator, self.share = config, accelerator, share
+        self.seed = config.train.random_seed
+        self.vae = AutoencoderKL(config.model.autoencoderkl)
+        loss = config.model.loss
+        self.objective = AutoencoderObjective(self.vae, loss.logvar_init)
+        self.discriminator = PatchDiscriminator(loss.disc_channels, loss.disc_num_layers)
+        if checkpoint:
+            self._read(checkpoint)
+        elif config.train.init_from:
+            self._start_from(config.train.init_from)
+        device = accelerator.device
+        self.objective.to(device, memory_format=torch.channels_last)
+        self.discriminator.to(device, memory_format=torch.channels_last)
+        if compiles(config.train.compile, device):
+            self.vae.encoder.compile()
+            self.vae.decoder.compile()
+            self.discriminator.compile()
+        self.learning = {"generator": self.objective, "discriminator": self.discriminator}
+        self.optimizers = {
+            name: adamw(module.parameters(), config.train.adam)
+            for name, module in self.learning.items()
+        }
+        self.ema = None
+        self._objective = accelerator.prepare_model(self.objective)
+        self._discriminator = accelerator.prepare_model(self.discriminator)
+        self.wrapped = (self._objective, self._discriminator)
+        self._moments: list[Tensor] = []
+
+    def _start_from(self, path: str) -> None:
+        saved = load_vae(find_weights(path, self.config.log_dir, "AutoencoderKL"))
+        check_mel(self.config.preprocess.mel, saved.mel, path)
+        load_weights(self.vae, saved.vae.state_dict(), Path(path))
+
+    # ------------------------------------------------------------ data
+
+    def load_data(self) -> None:
+        """Finds the clips of both splits. Several captions of a clip are one clip here."""
+        self.train_clips = distinct_clips(load_split(self.config, "train"))
+        self.valid_clips = distinct_clips(load_split(self.config, "valid"))
+        self.frames = self.config.preprocess.segment_frames
+
+    def batches(self, step: int) -> Iterator[dict]:
+        """Pieces of batches from `step` on: {"mel": [B, 1, n_mel, frames], "uid": names}."""
+        paths = [mel_path(self.config, clip) for clip in self.train_clips]
+        names = [clip["Uid"] for clip in self.train_clips]
+        dataset = MelDataset(paths, names, self.frames, ClipStream(len(paths), self.seed))
+        return training_batches(dataset, self.share, step, self.config.train.num_workers)
+
+    # ------------------------------------------------------------ learning
+
+    def losses(self, batch: dict, step: int, part: int) -> Iterator[tuple[str, Tensor, dict]]:
+        """(network, its loss, figures to log) for the generator, then for the discriminator.
+
+        Both come from one reconstruction and one look of the discriminator at it.
+        """
+        loss = self.config.model.loss
+        mel = to_device(batch["mel"], self.accelerator.device)
+        terms = self._objective(mel, self._noise(step, part))
+        generator_loss = terms["nll_loss"] + loss.kl_weight * terms["kl_loss"]
+        figures = {name: terms[name].detach() for name in ("rec_loss", "nll_loss", "kl_loss")}
+        figures["logvar"] = self.objective.logvar.detach().clone()
+        latent = terms["latent"].detach().float()
+        self._moments.append(torch.stack([latent.mean(), latent.square().mean()]))
+
+        if loss.disc_factor == 0 or step < loss.disc_start:
+            yield "generator", generator_loss, figures
+            return
+        # The discriminator sees a leaf copy of the reconstruction: the adversarial gradient then
+        # stops there, is weighted, and goes on through the decoder with the rest of the loss.
+        seen = terms["reconstruction"].detach().requires_grad_()
+        logits_real, logits_fake = self._discriminator(torch.cat([mel, seen])).float().chunk(2)
+        (gradient,) = torch.autograd.grad(-logits_fake.mean(), seen, retain_graph=True)
+        d_weight = self._adaptive_weight(terms, gradient)
+        strength = loss.disc_factor * loss.disc_weight * d_weight
+        adversarial = (terms["reconstruction"] * (strength * gradient)).sum()
+        figures["g_loss"], figures["d_weight"] = -logits_fake.detach().mean(), d_weight
+        yield "generator", generator_loss + adversarial, figures
+
+        d_loss = loss.disc_factor * hinge_discriminator_loss(logits_real, logits_fake)
+        figures = {"d_loss": d_loss, "logits_real": logits_real.mean()}
+        figures["logits_fake"] = logits_fake.mean()
+        yield "discriminator", d_loss, {k: v.detach() for k, v in figures.items()}
+
+    def _adaptive_weight(self, terms: dict, gradient: Tensor) -> Tensor:
+        last, reconstruction = self.vae.last_layer, terms["reconstruction"]
+        (of_nll,) = torch.autograd.grad(terms["nll_loss"], last, retain_graph=True)
+        (of_gan,) = torch.autograd.grad(reconstruction, last, gradient, retain_graph=True)
+        # Norms of the whole batch's gradients, so that more processes mean the same weight.
+        of_nll, of_gan = self.accelerator.reduce((of_nll, of_gan), reduction="mean")
+        return adaptive_weight(of_nll, of_gan, self.config.model.loss.max_adapt_d_weight)
+
+    def _noise(self, step: int, part: int) -> Tensor:
+        """This piece's share of the whole batch's noise for the posterior, [B, z, h, w]."""
+        device = self.accelerator.device
+        random = generator(device, self.seed, "posterior", step)
+        shape = (self.share.batch_size, *self.latent_shape)
+        return torch.randn(shape, generator=random, device=device)[self.share.slice(part)]
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        model, factor = (
+            self.config.model.autoencoderkl,
+            self.config.model.autoencoderkl.downsampling,
+        )
+        preprocess = self.config.preprocess
+        return model.z_channels, preprocess.n_mel // factor, preprocess.segment_frames // factor
+
+    def after_update(self, step: int) -> dict[str, Tensor]:
+        """Keeps the latent's running standard deviation, stored with the VAE's weights."""
+        moments = torch.stack(self._moments).mean(0)
+        self._moments.clear()
+        mean, square = self.accelerator.reduce(moments, reduction="mean")
+        std = (square - mean.square()).clamp(min=0).sqrt()
+        memory = min(STD_MEMORY, (1 + step) / (10 + step))
+        kept = std.where(std.isfinite(), self.vae.latent_std)  # a step that is skipped leaves it
+        self.vae.latent_std.lerp_(kept, 1 - memory)
+        return {"latent_std": std}
+
+    # ------------------------------------------------------------ looking and listening
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean figures over valid.json, at the posterior's mode."""
+        clips = self.valid_clips[: self.config.train.valid_clips]
+        mine = clips[self.share.rank :: self.share.processes]
+        sums = torch.zeros(4, device=self.accelerator.device)
+        for first in range(0, len(mine), self.share.piece):
+            mel = self._valid_mel(mine[first : first + self.share.piece])
+            posterior, reconstruction = self._reconstruct(mel)
+            rec_loss = (reconstruction - mel).abs().mean((1, 2, 3))
+            std = posterior.mean.float().std((1, 2, 3))
+            ones = torch.ones_like(rec_loss)
+            sums += torch.stack([rec_loss, posterior.kl().float(), std, ones]).sum(1)
+        rec_loss, kl_loss, std, count = self.accelerator.reduce(sums).tolist()
+        if count == 0:
+            return {}
+        return {"loss": rec_loss / count, "kl_loss": kl_loss / count, "latent_std": std / count}
+
+    def _valid_mel(self, clips: list[dict]) -> Tensor:
+        mels = [read_segment(mel_path(self.config, clip), self.frames) for clip in clips]
+        return to_device(torch.from_numpy(np.stack(mels)[:, None]), self.accelerator.device)
+
+    def _reconstruct(self, mel: Tensor):
+        with self.accelerator.autocast():
+            posterior = self.vae.encode(mel)
+            return posterior, self.vae.decode(posterior.mode()).float()
+
+    @torch.no_grad()
+    def samples(self, count: int = 4) -> list[tuple[str, np.ndarray]]:
+        """(name, mel [n_mel, frames]) to look at and to listen to: originals and results."""
+        clips = (self.valid_clips or self.train_clips)[:count]
+        mel = self._valid_mel(clips)
+        _, reconstruction = self._reconstruct(mel)
+        pairs = zip(mel[:, 0].cpu().numpy(), reconstruction[:, 0].cpu().numpy(), strict=True)
+        named = []
+        for number, (original, rebuilt) in enumerate(pairs):
+            named += [(f"{number}/original", original), (f"{number}/reconstruction", rebuilt)]
+        return named
+
+    # ------------------------------------------------------------ files
+
+    def write(self, folder: Path) -> None:
+        """What the next stage needs; the config is written beside it by the loop."""
+        save_tensors(folder / "vae.safetensors", self.vae.state_dict())
+
+    def write_training(self, folder: Path) -> None:
+        """What going on needs besides: all else that learns."""
+        tensors = {f"discriminator.{k}": v for k, v in self.discriminator.state_dict().items()}
+        tensors["logvar"] = self.objective.logvar
+        save_tensors(folder / "loss.safetensors", tensors)
+
+    def _read(self, folder: Path) -> None:
+        weights = folder / "vae.safetensors"
+        load_weights(self.vae, load_tensors(weights), weights)
+        tensors = load_tensors(folder / "loss.safetensors")
+        self.objective.logvar.data.copy_(tensors.pop("logvar"))
+        tensors = {name.removeprefix("discriminator."): t for name, t in tensors.items()}
+        load_weights(self.discriminator, tensors, folder / "loss.safetensors")

@@ -1,0 +1,118 @@
+"""Sentence to mel: T5 -> sampler with the U-Net -> VAE decoder. The whole inference path."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from models.tta.ldm.text_encoder import TextEncoder
+from torch import Tensor
+
+from models.tta.autoencoder.autoencoderkl import AutoencoderKL
+from models.tta.autoencoder.saved import check_mel, load_vae, save_vae
+from models.tta.ldm.diffusion import scheduler_settings
+from models.tta.ldm.unet import UNet
+from utils.checkpoint import load_tensors, load_weights, save_tensors
+from utils.config import Config, NoiseSchedulerConfig
+from utils.runs import read_config
+
+
+class Pipeline:
+    """What turns prompts into mels, with the settings that it was trained under."""
+
+    def __init__(
+        self,
+        config: Config,
+        unet: UNet,
+        vae: AutoencoderKL,
+        text_encoder: TextEncoder,
+        autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    ) -> None:
+        self.config, self.mel = config, config.preprocess.mel
+        self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
+        self.autocast = autocast
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        negative: str = "",
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
+        sampler: str | None = None,
+        frames: int | None = None,
+    ) -> Tensor:
+        """mel [B, n_mel, frames], one for each prompt and seed, whatever else is in the batch.
+
+        What is None is as the config says; `frames` is the training length there.
+        """
+        defaults = self.config.inference
+        frames = frames or self.config.preprocess.segment_frames
+        guidance = defaults.guidance_scale if guidance_scale is None else guidance_scale
+        scheduler = make_sampler(sampler or defaults.sampler, self.config.model.noise_scheduler)
+        scheduler.set_timesteps(num_steps or defaults.num_steps)
+        with self.autocast():
+            latent = self._denoise(prompts, seeds, negative, guidance, scheduler, frames)
+            mel = self.vae.decode(self.vae.unscale(latent))
+        return mel[:, 0, :, :frames].float()
+
+    def _denoise(self, prompts, seeds, negative, guidance, scheduler, frames) -> Tensor:
+        device = next(self.unet.parameters()).device
+        guided = guidance != 1
+        # Guidance runs both prompts in one batch; without it the negative prompt is not needed.
+        texts = [*prompts, *([negative] * len(prompts))] if guided else list(prompts)
+        context = self.unet.prepare_text(*self.text_encoder.encode(texts))
+        factor = self.vae.config.downsampling
+        shape = (self.vae.config.z_channels, self.mel.n_mel // factor, -(-frames // factor))
+        latent = torch.stack(
+            [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        ).to(device, memory_format=torch.channels_last)
+        latent = latent * scheduler.init_noise_sigma
+        for timestep in scheduler.timesteps:
+            inputs = torch.cat([latent, latent]) if guided else latent
+            inputs = scheduler.scale_model_input(inputs, timestep)
+            timesteps = timestep.to(device).expand(len(inputs))
+            prediction = self.unet(inputs, timesteps, context=context).float()
+            if guided:  # classifier-free guidance (Ho & Salimans, 2022, arXiv:2207.12598, eq. 6)
+                prompted, empty = prediction.chunk(2)
+                prediction = empty + guidance * (prompted - empty)
+            latent = scheduler.step(prediction, timestep, latent).prev_sample
+        return latent
+
+    def write(self, folder: Path) -> None:
+        """Writes what `load_pipeline` takes, besides config.json."""
+        save_tensors(folder / "unet.safetensors", self.unet.state_dict())
+        save_vae(folder / "vae", self.vae, self.mel)
+        self.text_encoder.save(folder / "text_encoder")
+
+
+def load_pipeline(folder: Path, device: str | torch.device) -> Pipeline:
+    """The pipeline in a stage-2 checkpoint or final folder, on `device`."""
+    config = read_config(folder)
+    saved = load_vae(folder / "vae")
+    check_mel(config.preprocess.mel, saved.mel, folder / "vae")
+    text = TextEncoder.from_pretrained(
+        str(folder / "text_encoder"), config.model.text_encoder.max_tokens
+    )
+    unet = UNet(config.model.audioldm)
+    weights = folder / "unet.safetensors"
+    load_weights(unet, load_tensors(weights), weights)
+    for module in (unet, saved.vae):
+        module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+    return Pipeline(config, unet, saved.vae, text.requires_grad_(False).eval().to(device))
+
+
+def make_sampler(name: str, config: NoiseSchedulerConfig):
+    """A deterministic sampler of diffusers over the training's noise schedule."""
+    import diffusers
+
+    classes = {
+        "ddim": diffusers.DDIMScheduler,
+        "dpm++": diffusers.DPMSolverMultistepScheduler,
+        "pndm": diffusers.PNDMScheduler,
+        "unipc": diffusers.UniPCMultistepScheduler,
+    }
+    return classes[name].from_config(scheduler_settings(config))

@@ -1,0 +1,232 @@
+"""Stage 2: what the loop in bins/tta/train.py needs to know of the latent diffusion model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from models.tta.ldm.text_encoder import TextEncoder
+from torch import Tensor
+
+from models.tta.autoencoder.saved import check_mel, load_vae
+from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
+from models.tta.ldm.pipeline import Pipeline
+from models.tta.ldm.unet import UNet
+from modules.ema import EMA
+from modules.optimizer import adamw
+from processors.dataset import distinct_clips
+from processors.latent import build_latent_cache
+from processors.metadata import load_split, mel_path
+from processors.stream import ClipStream, Share
+from processors.text import build_text_cache
+from utils.checkpoint import load_tensors, load_weights, save_tensors
+from utils.config import Config
+from utils.device import compiles, to_device
+from utils.errors import UserError
+from utils.runs import find_weights
+from utils.seeds import generator
+
+
+class AudioLDMTraining:
+    """The U-Net on cached latents; a frozen text encoder's states are cached too."""
+
+    def __init__(
+        self, config: Config, accelerator, share: Share, checkpoint: Path | None = None
+    ) -> None:
+        """`checkpoint` is the folder to go on from; None starts anew."""
+        self.config, self.accelerator, self.share = config, accelerator, share
+        self.seed = config.train.random_seed
+        device = accelerator.device
+        if checkpoint:  # a run keeps the VAE that it began with
+            vae_folder = checkpoint / "vae"
+        else:
+            vae_folder = find_weights(
+                config.model.autoencoder_path, config.log_dir, "AutoencoderKL"
+            )
+        self.saved_vae = load_vae(vae_folder)
+        check_mel(config.preprocess.mel, self.saved_vae.mel, vae_folder)
+        self.vae = self.saved_vae.vae.to(device, memory_format=torch.channels_last)
+        self._check_latent(vae_folder)
+        self.train_records = load_split(config, "train")
+        self.valid_records = load_split(config, "valid")
+
+        self.learns_text = config.model.text_encoder.learns
+        self.text_encoder = self._make_text_encoder(checkpoint).to(device)
+        self.unet = UNet(config.model.audioldm)
+        if checkpoint:
+            self._read_unet(checkpoint)
+        elif config.train.init_from:
+            self._read_unet(find_weights(config.train.init_from, config.log_dir, "AudioLDM"))
+        if self.text_encoder.dim != config.model.audioldm.context_dim:
+            raise UserError(
+                f"model.audioldm.context_dim {config.model.audioldm.context_dim} must be"
+                f" {self.text_encoder.dim}, the width of the text encoder"
+                f" {config.model.text_encoder.pretrained}"
+            )
+        self.unet.to(device, memory_format=torch.channels_last)
+        self.unet.enable_gradient_checkpointing(config.train.gradient_checkpointing)
+        if compiles(config.train.compile, device):
+            self.unet.compile()
+        self.objective = DiffusionObjective(
+            self.unet,
+            self.text_encoder if self.learns_text else None,
+            NoiseSchedule(config.model.noise_scheduler),
+            config.model.snr_gamma,
+        ).to(device)
+        parameters = list(self.objective.parameters())
+        self.learning = {"unet": self.objective}
+        self.optimizers = {"unet": adamw(parameters, config.train.adam)}
+        self.ema = EMA(parameters, config.train.ema_decay) if config.train.ema_decay else None
+        if checkpoint:  # up to here the weights were those of inference, which are the average
+            learning = checkpoint / "learning.safetensors"
+            load_weights(self.objective, load_tensors(learning), learning)
+        self._objective = accelerator.prepare_model(self.objective)
+        self.wrapped = (self._objective,)
+
+    def _check_latent(self, vae_folder: Path) -> None:
+        shape, wanted = self.vae.config, self.config.model.audioldm.in_channels
+        if shape.z_channels != wanted:
+            raise UserError(
+                f"model.audioldm.in_channels {wanted} must be {shape.z_channels}, the z_channels of"
+                f" the VAE in {vae_folder}"
+            )
+        for name in ("n_mel", "segment_frames"):
+            if getattr(self.config.preprocess, name) % shape.downsampling:
+                raise UserError(
+                    f"preprocess.{name} {getattr(self.config.preprocess, name)} must be a multiple"
+                    f" of {shape.downsampling}, the downsampling of the VAE in {vae_folder}"
+                )
+
+    def _make_text_encoder(self, checkpoint: Path | None) -> TextEncoder:
+        text = self.config.model.text_encoder
+        if checkpoint or not text.learns:
+            source = str(checkpoint / "text_encoder") if checkpoint else text.pretrained
+            encoder = TextEncoder.from_pretrained(source, text.max_tokens)
+            return encoder.requires_grad_(text.learns)
+        captions = [record["Caption"] for record in self.train_records]
+        return TextEncoder.small(text.small, captions, text.max_tokens)
+
+    def _read_unet(self, folder: Path) -> None:
+        weights = folder / "unet.safetensors"
+        load_weights(self.unet, load_tensors(weights), weights)
+
+    # ------------------------------------------------------------ data
+
+    def load_data(self) -> None:
+        """Builds or finds the caches of latents and of captions, for both splits."""
+        config, encoder = self.config, self.text_encoder
+        folder = Path(config.preprocess.processed_dir) / "cache"
+        everything = self.train_records + self.valid_records
+        clips = distinct_clips(everything)
+        numbers = {(clip["Dataset"], clip["Uid"]): n for n, clip in enumerate(clips)}
+        self._clips = [numbers[record["Dataset"], record["Uid"]] for record in everything]
+        self.latents = build_latent_cache(
+            folder,
+            [mel_path(config, clip) for clip in clips],
+            config.preprocess.segment_frames,
+            self.vae,
+            self.saved_vae.fingerprint,
+            self.accelerator,
+        )
+        self.texts = None
+        if not self.learns_text:
+            captions = [record["Caption"] for record in everything]
+            self.texts = build_text_cache(
+                folder, captions, encoder, encoder.fingerprint(), self.accelerator
+            )
+
+    def batches(self, step: int) -> Iterator[dict]:
+        """Pieces of batches from `step` on: {"posterior": [B, 2, z, h, w], "text", "text_mask"}."""
+        stream = ClipStream(len(self.train_records), self.seed)
+        dropped = self.config.model.caption_dropout
+        for positions in self.share.from_step(step):
+            records, windows, captions = [], [], []
+            for position in positions:
+                number, random = stream.clip(position), stream.random(position)
+                records.append(self.train_records[number])
+                windows.append(self.latents.window(self._clips[number], random))
+                keep = random.random() >= dropped
+                captions.append(records[-1]["Caption"] if keep else "")
+            yield {**self._batch(windows, captions), "uid": [r["Uid"] for r in records]}
+
+    def _batch(self, windows: list[int], captions: list[str]) -> dict:
+        posterior = torch.from_numpy(np.stack([self.latents.rows[window] for window in windows]))
+        text = self.texts.batch(captions) if self.texts else self.text_encoder.tokenize(captions)
+        return {"posterior": posterior, "text": text[0], "text_mask": text[1]}
+
+    # ------------------------------------------------------------ learning
+
+    def losses(self, batch: dict, step: int, part: int) -> Iterator[tuple[str, Tensor, dict]]:
+        """("unet", its loss, figures to log)."""
+        random = generator(self.accelerator.device, self.seed, "diffusion", step)
+        error = self._errors(batch, random, self.share.batch_size, self.share.slice(part))
+        loss = error.mean()
+        yield "unet", loss, {"loss": loss.detach()}
+
+    def _errors(self, batch: dict, random: torch.Generator, total: int, mine: slice) -> Tensor:
+        """The loss of every clip: `mine` of `total` clips for which numbers are drawn."""
+        device = self.accelerator.device
+        posterior = to_device(batch["posterior"], device).float()
+        shape = (total, *posterior.shape[2:])
+        steps = self.objective.schedule.alphas_cumprod.numel()
+        timesteps = torch.randint(steps, (total,), generator=random, device=device)[mine]
+        spread = torch.randn(shape, generator=random, device=device)[mine]
+        noise = torch.randn(shape, generator=random, device=device)[mine]
+        latent = self.vae.scale(posterior[:, 0] + posterior[:, 1] * spread)
+        latent = latent.contiguous(memory_format=torch.channels_last)
+        text = to_device(batch["text"], device)
+        text = text if self.learns_text else text.float()
+        return self._objective(
+            latent, noise, timesteps, text, to_device(batch["text_mask"], device)
+        )
+
+    def after_update(self, step: int) -> dict[str, Tensor]:
+        """Nothing besides the weights changes in stage 2."""
+        return {}
+
+    # ------------------------------------------------------------ looking and listening
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean loss over valid.json, with the same noise and timesteps at every call."""
+        sums = torch.zeros(2, device=self.accelerator.device)
+        first_valid = len(self.train_records)
+        count = min(
+            len(self.valid_records), self.config.train.valid_clips or len(self.valid_records)
+        )
+        piece = self.share.piece
+        starts = range(0, count, piece)
+        for start in list(starts)[self.share.rank :: self.share.processes]:
+            numbers = range(start, min(start + piece, count))
+            windows = [self.latents.window(self._clips[first_valid + n]) for n in numbers]
+            batch = self._batch(windows, [self.valid_records[n]["Caption"] for n in numbers])
+            random = generator(self.accelerator.device, self.seed, "validation", start)
+            error = self._errors(batch, random, len(numbers), slice(None))
+            sums += torch.stack([error.sum(), torch.ones_like(error).sum()])
+        total, clips = self.accelerator.reduce(sums).tolist()
+        return {"loss": total / clips} if clips else {}
+
+    @torch.no_grad()
+    def samples(self) -> list[tuple[str, np.ndarray]]:
+        """(prompt, mel [n_mel, frames]) made from the config's demo prompts."""
+        prompts = self.config.inference.demo_prompts
+        mels = self.pipeline()(prompts, seeds=[self.seed + n for n in range(len(prompts))])
+        return list(zip(prompts, mels.float().cpu().numpy(), strict=True))
+
+    def pipeline(self) -> Pipeline:
+        """Text to mel with the weights as they are."""
+        return Pipeline(
+            self.config, self.unet, self.vae, self.text_encoder, self.accelerator.autocast
+        )
+
+    # ------------------------------------------------------------ files
+
+    def write(self, folder: Path) -> None:
+        """All that inference needs, with the weights as they are (the loop swaps the EMA in)."""
+        self.pipeline().write(folder)
+
+    def write_training(self, folder: Path) -> None:
+        """What going on needs besides: the weights themselves, where `write` had the average."""
+        save_tensors(folder / "learning.safetensors", self.objective.state_dict())

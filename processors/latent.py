@@ -1,0 +1,73 @@
+"""mel -> latent, once: the frozen VAE's posterior of every clip, kept on disk for stage 2.
+
+A clip is cut into windows of `segment_frames`, half overlapping, so that stage 2 still sees random
+crops; a clip of the usual length is one window. What is kept is the posterior's mean and standard
+deviation, in half precision, so that sampling from it still varies: 12 kB for ten seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from processors.cache import Rows, compute_blocks, content_key
+from processors.dataset import mel_frames, read_segment
+
+WINDOWS_PER_BLOCK = 64
+WINDOWS_PER_BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentCache:
+    """Posteriors of all windows: rows [2, z, h, w] float16, mean then standard deviation."""
+
+    rows: Rows
+    first: np.ndarray  # [clips + 1]: windows of clip c are first[c]..first[c + 1]
+
+    def window(self, clip: int, random: np.random.Generator | None = None) -> int:
+        """A row of this clip: a random window of it, or the first one."""
+        count = int(self.first[clip + 1] - self.first[clip])
+        return int(self.first[clip]) + (int(random.integers(count)) if random else 0)
+
+
+def window_starts(frames: int, segment: int) -> list[int]:
+    """First frames of a clip's windows; the last window ends with the clip."""
+    if frames <= segment + 1:  # 10 s are 625 frames, trained at 624: no window of its own for one
+        return [0]
+    return [*range(0, frames - segment, segment // 2 or 1), frames - segment]
+
+
+def build_latent_cache(
+    folder: Path, paths: Sequence[Path], segment: int, vae, fingerprint: str, accelerator
+) -> LatentCache:
+    """Encodes the mels at `paths`, or finds that it was done before, below `folder`.
+
+    `fingerprint` identifies the VAE's weights and its mel settings; together with the mels' sizes
+    and times of change it names the cache.
+    """
+    starts = [window_starts(mel_frames(path), segment) for path in paths]
+    windows = [(clip, start) for clip, clip_starts in enumerate(starts) for start in clip_starts]
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    here = folder / f"latent-{content_key(fingerprint, segment, stats)}"
+
+    @torch.inference_mode()
+    def encode(block: int) -> np.ndarray:
+        rows = []
+        chosen = windows[block * WINDOWS_PER_BLOCK : (block + 1) * WINDOWS_PER_BLOCK]
+        for i in range(0, len(chosen), WINDOWS_PER_BATCH):
+            batch = chosen[i : i + WINDOWS_PER_BATCH]
+            mels = np.stack([read_segment(paths[clip], segment, start) for clip, start in batch])
+            mel = torch.from_numpy(mels[:, None]).to(accelerator.device)
+            with accelerator.autocast():
+                posterior = vae.encode(mel)
+            rows.append(torch.stack([posterior.mean, posterior.std], dim=1).half().cpu().numpy())
+        return np.concatenate(rows)
+
+    blocks = -(-len(windows) // WINDOWS_PER_BLOCK)
+    compute_blocks(here, blocks, encode, accelerator, "encoding sounds")
+    first = np.cumsum([0, *(len(clip_starts) for clip_starts in starts)])
+    return LatentCache(Rows(here, blocks), first)

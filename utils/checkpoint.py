@@ -1,0 +1,221 @@
+"""Folders of weights: written whole or not at all, verified, found again.
+
+A checkpoint is <log_dir>/<exp_name>/checkpoints/step-00005000/; `state.json` in it holds the step,
+the figures of the last validation, and the size and SHA-256 of every other file. Weights and
+optimizers are safetensors files: loading them runs no code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+
+STATE = "state.json"
+
+
+# ---------------------------------------------------------------- tensors
+
+
+def save_tensors(path: Path, tensors: dict[str, Any]) -> None:
+    """Writes tensors by name; those that are not contiguous are made so."""
+    import torch
+    from safetensors.torch import save_file
+
+    def plain(tensor):
+        # channels_last weights are stored in the ordinary order, as every reader expects
+        return tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
+
+    save_file({name: plain(tensor) for name, tensor in tensors.items()}, path)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Tensors by name, or a UserError where the file is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a whole safetensors file: {error}") from None
+
+
+def load_weights(module, tensors: dict[str, Any], source: Path) -> None:
+    """Loads tensors into a module; keys left over or missing, or other shapes, are a UserError."""
+    own = module.state_dict()
+    faults = [f"missing: {name}" for name in own if name not in tensors]
+    faults += [f"left over: {name}" for name in tensors if name not in own]
+    faults += [
+        f"{name}: shape {list(tensors[name].shape)}, not {list(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if faults:
+        listed = "\n  ".join(faults[:20] + (["..."] if len(faults) > 20 else []))
+        raise UserError(f"{source}: weights of another model than its config says:\n  {listed}")
+    module.load_state_dict(tensors)
+
+
+def optimizer_tensors(optimizer) -> dict[str, Any]:
+    """An optimizer's state as named tensors: "<parameter number>.<exp_avg, exp_avg_sq, step>"."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
+
+
+def restore_optimizer(optimizer, tensors: dict[str, Any]) -> None:
+    """The inverse of `optimizer_tensors`; learning rate and the like stay as they are."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        number, entry = name.split(".", 1)
+        state.setdefault(int(number), {})[entry] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+# ---------------------------------------------------------------- folders
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `path` at the end, or leaves nothing behind on an error.
+
+    A full disk is a UserError; what was at `path` before stays until the new folder is complete.
+    """
+    temporary = path.with_name(f".{path.name}.incomplete")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.rglob("*"):
+            _to_disk(file)
+        replaced = path.with_name(f".{path.name}.replaced")
+        if path.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            path.rename(replaced)
+        temporary.rename(path)
+        _to_disk(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if _is_disk_full(error):
+            raise UserError(
+                f"{path}: the disk is full; make room on it and run the same command again"
+                " (what was saved before is untouched)"
+            ) from error
+        raise
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """safetensors reports a full disk as an error of its own, with the system's text in it."""
+    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or (
+        os.strerror(errno.ENOSPC) in str(error)
+    )
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, data: object) -> None:
+    """Writes JSON whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object, or a UserError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: must hold an object, not {type(data).__name__}")
+    return data
+
+
+def file_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---------------------------------------------------------------- checkpoints of a run
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest `keep` of them, and the best."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def all(self) -> list[Path]:
+        """Checkpoint folders, oldest first."""
+        return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
+
+    def save(self, step: int, state: dict, write: Callable[[Path], None]) -> Path:
+        """Writes a checkpoint, then drops those that are neither among the newest nor the best."""
+        path = self.folder / f"step-{step:08d}"
+        with whole_folder(path) as temporary:
+            write(temporary)
+            files = sorted(file for file in temporary.rglob("*") if file.is_file())
+            digests = {
+                str(file.relative_to(temporary)): [file.stat().st_size, file_hash(file)]
+                for file in files
+            }
+            write_json(temporary / STATE, {"step": step, **state, "files": digests})
+        best = state.get("best_step")
+        for old in self.all()[: -self.keep]:
+            if best is None or old.name != f"step-{best:08d}":
+                shutil.rmtree(old)
+        return path
+
+    def newest(self) -> tuple[Path, dict] | None:
+        """The newest checkpoint and its state, verified; None where there is none.
+
+        Raises UserError where it is damaged, naming it and the one before it.
+        """
+        found = self.all()
+        if not found:
+            return None
+        try:
+            return found[-1], verified_state(found[-1])
+        except UserError as error:
+            before = f" {found[-2].name} is before it." if len(found) > 1 else ""
+            raise UserError(
+                f"{error}\nThe newest checkpoint is damaged.{before} To go on without it:"
+                f" rm -r '{found[-1]}' and run the same command again"
+            ) from None
+
+
+def verified_state(checkpoint: Path) -> dict:
+    """The state of a checkpoint whose files are all there and unchanged, else a UserError."""
+    state = read_json(checkpoint / STATE)
+    try:
+        files = [(name, int(size), digest) for name, (size, digest) in state["files"].items()]
+        state["step"] = int(state["step"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{checkpoint / STATE}: not a checkpoint's state: {error!r}") from None
+    for name, size, digest in files:
+        file = checkpoint / name
+        if not file.is_file():
+            raise UserError(f"{file}: missing")
+        if file.stat().st_size != size or file_hash(file) != digest:
+            raise UserError(f"{file}: not what was saved")
+    return state

@@ -44,6 +44,11 @@ def timestep_embedding(timesteps: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
+def time_width(config: UNetConfig) -> int:
+    """Of the time embedding: four times the width of the highest level."""
+    return 4 * config.model_channels * config.channel_mult[0]
+
+
 class TimeEmbedding(nn.Module):
     """Two linear layers on the sinusoids, in the weights' precision even under autocast."""
 
@@ -73,7 +78,7 @@ class Level(nn.Module):
         self, config: UNetConfig, widths_in: list[int], width_out: int, attention: bool
     ) -> None:
         super().__init__()
-        time_channels = 4 * config.model_channels
+        time_channels = time_width(config)
         self.resnets = nn.ModuleList(
             ResnetBlock(width_in, width_out, EPS, time_channels) for width_in in widths_in
         )
@@ -143,7 +148,7 @@ class MiddleLevel(Level):
 
     def __init__(self, config: UNetConfig, width: int) -> None:
         super().__init__(config, [width], width, attention=True)
-        self.resnets.append(ResnetBlock(width, width, EPS, 4 * config.model_channels))
+        self.resnets.append(ResnetBlock(width, width, EPS, time_width(config)))
 
     def forward(
         self, x: torch.Tensor, time_emb: torch.Tensor, text: list[KeysValues], mask: torch.Tensor
@@ -206,7 +211,7 @@ class UNet(nn.Module):
         attends = [2**level in config.attention_resolutions for level in range(len(widths))]
         lowest = len(widths) - 1
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
-        self.time_embedding = TimeEmbedding(config.model_channels, 4 * config.model_channels)
+        self.time_embedding = TimeEmbedding(widths[0], time_width(config))
         self.down_blocks = nn.ModuleList()
         widths_skip = [widths[0]]
         for level, width in enumerate(widths):

@@ -1,0 +1,218 @@
+import dataclasses
+
+import diffusers
+import pytest
+import torch
+
+from models.tta.ldm.unet import UNet, timestep_embedding
+from utils.config import UNetConfig, load_config
+
+SMALL = UNetConfig(
+    in_channels=4,
+    out_channels=4,
+    model_channels=32,
+    channel_mult=[1, 2, 2],
+    num_res_blocks=2,
+    attention_resolutions=[4, 2, 1],
+    num_heads=8,
+    transformer_depth=1,
+    context_dim=24,
+)
+VARIANTS = {
+    "everywhere": SMALL,
+    "attention low down only": dataclasses.replace(SMALL, attention_resolutions=[4]),
+    "attention in the middle only": dataclasses.replace(SMALL, attention_resolutions=[]),
+    "two levels, deep transformers": dataclasses.replace(
+        SMALL, channel_mult=[1, 3], attention_resolutions=[1], transformer_depth=2
+    ),
+    "one residual block": dataclasses.replace(SMALL, num_res_blocks=1, num_heads=4),
+    "one level": dataclasses.replace(SMALL, channel_mult=[2], attention_resolutions=[1]),
+    "more channels in": dataclasses.replace(SMALL, in_channels=8),
+}
+
+
+def theirs(config: UNetConfig) -> diffusers.UNet2DConditionModel:
+    widths = [config.model_channels * mult for mult in config.channel_mult]
+    attends = [2**level in config.attention_resolutions for level in range(len(widths))]
+    return diffusers.UNet2DConditionModel(
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        block_out_channels=widths,
+        layers_per_block=config.num_res_blocks,
+        down_block_types=["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
+        up_block_types=["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
+        transformer_layers_per_block=config.transformer_depth,
+        cross_attention_dim=config.context_dim,
+        attention_head_dim=config.num_heads,  # its name there; it counts heads
+    )
+
+
+def with_weights_of(reference: torch.nn.Module, config: UNetConfig) -> UNet:
+    unet = UNet(config)
+    unet.load_state_dict(reference.state_dict())
+    return unet
+
+
+@pytest.fixture(scope="module")
+def unet():
+    torch.manual_seed(0)
+    return with_weights_of(theirs(SMALL), SMALL)
+
+
+def batch(config: UNetConfig = SMALL, size: tuple[int, int] = (10, 39), seed: int = 0):
+    """A latent, timesteps, text_emb and text_mask with 5, 1 and 3 tokens."""
+    draw = torch.Generator().manual_seed(seed)
+    latent = torch.randn(3, config.in_channels, *size, generator=draw)
+    text_emb = torch.randn(3, 5, config.context_dim, generator=draw)
+    text_mask = torch.arange(5)[None] < torch.tensor([5, 1, 3])[:, None]
+    return latent, torch.tensor([0, 500, 999]), text_emb, text_mask
+
+
+def assert_close(result: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=2e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", VARIANTS)
+def test_agrees_with_diffusers(name):
+    torch.manual_seed(1)
+    config = VARIANTS[name]
+    reference = theirs(config)
+    ours = with_weights_of(reference, config)
+    latent, timesteps, text_emb, text_mask = batch(config, (4, 6))
+    expected = reference(latent, timesteps, text_emb, encoder_attention_mask=text_mask).sample
+    assert expected.std() > 0.01
+    assert_close(ours(latent, timesteps, text_emb, text_mask), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(10, 39), (5, 39), (10, 20), (7, 3), (1, 1)])
+def test_odd_sizes_agree_with_diffusers(unet, size):
+    reference = theirs(SMALL)
+    reference.load_state_dict(unet.state_dict())
+    latent, timesteps, text_emb, text_mask = batch(size=size)
+    expected = reference(latent, timesteps, text_emb, encoder_attention_mask=text_mask).sample
+    assert_close(unet(latent, timesteps, text_emb, text_mask), expected)
+
+
+def test_the_shipped_size():
+    config = load_config("egs/tta/audioldm/exp_config.json").model.audioldm
+    with torch.device("meta"):
+        ours, reference = UNet(config), theirs(config)
+    assert sum(p.numel() for p in ours.parameters()) == 400_096_004
+    shapes = {name: value.shape for name, value in ours.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in reference.state_dict().items()}
+
+
+@torch.no_grad()
+def test_pads_are_not_attended_to(unet):
+    latent, timesteps, text_emb, text_mask = batch(size=(5, 8))
+    expected = unet(latent, timesteps, text_emb, text_mask)
+    text_emb[~text_mask] = 100.0
+    assert_close(unet(latent, timesteps, text_emb, text_mask), expected)
+    for index, length in enumerate([5, 1, 3]):
+        here = slice(index, index + 1)
+        mask = torch.ones(1, length, dtype=torch.int64)
+        alone = unet(latent[here], timesteps[here], text_emb[here, :length], mask)
+        assert_close(alone, expected[here])
+
+
+@torch.no_grad()
+def test_text_prepared_once_serves_every_step(unet):
+    latent, timesteps, text_emb, text_mask = batch(size=(5, 8))
+    context = unet.prepare_text(text_emb, text_mask)
+    for shift in (0, 300):
+        steps = (timesteps + shift) % 1000
+        direct = unet(latent, steps, text_emb, text_mask)
+        torch.testing.assert_close(unet(latent, steps, context=context), direct, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_the_text_and_the_time_matter(unet):
+    latent, timesteps, text_emb, text_mask = batch(size=(4, 4))
+    expected = unet(latent, timesteps, text_emb, text_mask)
+    assert (unet(latent, timesteps, -text_emb, text_mask) - expected).abs().max() > 1e-3
+    assert (unet(latent, timesteps.flip(0), text_emb, text_mask) - expected).abs().max() > 1e-3
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(unet):
+    inputs = batch(size=(5, 6))
+
+    def gradients(checkpointing: bool) -> list[torch.Tensor]:
+        unet.enable_gradient_checkpointing(checkpointing)
+        unet.zero_grad()
+        unet(*inputs).square().mean().backward()
+        unet.enable_gradient_checkpointing(False)
+        return [parameter.grad.clone() for parameter in unet.parameters()]
+
+    for plain, recomputed in zip(gradients(False), gradients(True), strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+def test_gradient_checkpointing_keeps_less(unet):
+    def kept_bytes(checkpointing: bool) -> int:
+        kept = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        unet.enable_gradient_checkpointing(checkpointing)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = unet(*batch(size=(16, 16))).mean()
+        unet.enable_gradient_checkpointing(False)
+        loss.backward()
+        return sum(kept.values())
+
+    assert kept_bytes(True) < kept_bytes(False) / 2
+
+
+@torch.no_grad()
+def test_channels_last_in_channels_last_out_and_the_same_values(unet):
+    latent, *rest = batch(size=(5, 8))
+    expected = unet(latent, *rest)
+    nhwc = latent.to(memory_format=torch.channels_last)
+    result = unet(nhwc, *rest)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert_close(result, expected)
+
+
+def test_starts_as_zero_and_learns_from_the_first_step():
+    unet = UNet(SMALL)
+    output = unet(*batch(size=(4, 4)))
+    assert (output == 0).all()
+    (output - 1).square().mean().backward()
+    assert unet.conv_out.weight.grad.abs().max() > 0
+
+
+def test_half_precision_keeps_the_time_exact(unet):
+    assert timestep_embedding(torch.tensor([998, 999]), 32).dtype == torch.float32
+    inputs = batch(size=(5, 8))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        assert unet.time_embedding(inputs[1]).dtype == torch.float32
+        result = unet(*inputs)
+    with torch.no_grad():
+        expected = unet(*inputs)
+    assert (result - expected).std() < 0.02 * expected.std()
+
+
+def test_weights_in_half_precision_work():
+    unet = UNet(SMALL).bfloat16()
+    latent, timesteps, text_emb, text_mask = batch(size=(4, 4))
+    result = unet(latent.bfloat16(), timesteps, text_emb.bfloat16(), text_mask)
+    assert result.dtype == torch.bfloat16
+
+
+def test_compiles_in_one_graph():
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        SMALL, channel_mult=[1, 1], num_res_blocks=1, attention_resolutions=[2]
+    )
+    unet = with_weights_of(theirs(config), config)
+    compiled = torch.compile(unet, backend="eager", fullgraph=True)
+    latent, timesteps, text_emb, text_mask = batch(size=(5, 6))
+    expected = unet(latent, timesteps, text_emb, text_mask)
+    torch.testing.assert_close(compiled(latent, timesteps, text_emb, text_mask), expected)
+    context = unet.prepare_text(text_emb, text_mask)
+    torch.testing.assert_close(compiled(latent, timesteps, context=context), expected)

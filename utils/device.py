@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from utils.errors import UserError
+
 
 def precision(setting: str, device: torch.device) -> str:
     """accelerate's name for `train.mixed_precision`: "auto" is bf16 where it has instructions."""
@@ -24,3 +26,23 @@ def compiles(setting: str, device: torch.device) -> bool:
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Moves a batch without waiting for it."""
     return tensor.to(device, non_blocking=True)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """channels_last for a GPU's tensor cores; on a CPU its group norm is 30 times slower."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
+def best_device(name: str | None = None) -> torch.device:
+    """The device of this name, or the best one there is."""
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: not usable here: {reason}") from None
+    return device

@@ -23,7 +23,7 @@ from processors.metadata import load_split, mel_path
 from processors.stream import ClipStream, Share
 from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.config import Config
-from utils.device import compiles, to_device
+from utils.device import compiles, memory_format, to_device
 from utils.runs import find_weights
 from utils.seeds import generator
 
@@ -48,8 +48,8 @@ class AutoencoderTraining:
         elif config.train.init_from:
             self._start_from(config.train.init_from)
         device = accelerator.device
-        self.objective.to(device, memory_format=torch.channels_last)
-        self.discriminator.to(device, memory_format=torch.channels_last)
+        self.objective.to(device, memory_format=memory_format(device))
+        self.discriminator.to(device, memory_format=memory_format(device))
         if compiles(config.train.compile, device):
             self.vae.encoder.compile()
             self.vae.decoder.compile()

@@ -16,6 +16,7 @@ from models.tta.ldm.diffusion import scheduler_settings
 from models.tta.ldm.unet import UNet
 from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.config import Config, NoiseSchedulerConfig
+from utils.device import memory_format
 from utils.runs import read_config
 
 
@@ -69,7 +70,7 @@ class Pipeline:
         shape = (self.vae.config.z_channels, self.mel.n_mel // factor, -(-frames // factor))
         latent = torch.stack(
             [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        ).to(device, memory_format=torch.channels_last)
+        ).to(device, memory_format=memory_format(device))
         latent = latent * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
             inputs = torch.cat([latent, latent]) if guided else latent
@@ -100,9 +101,11 @@ def load_pipeline(folder: Path, device: str | torch.device) -> Pipeline:
     unet = UNet(config.model.audioldm)
     weights = folder / "unet.safetensors"
     load_weights(unet, load_tensors(weights), weights)
+    device = torch.device(device)
     for module in (unet, saved.vae):
-        module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
-    return Pipeline(config, unet, saved.vae, text.requires_grad_(False).eval().to(device))
+        module.requires_grad_(False).eval().to(device, memory_format=memory_format(device))
+    text.requires_grad_(False).eval().to(device)
+    return Pipeline(config, unet, saved.vae, text)
 
 
 def make_sampler(name: str, config: NoiseSchedulerConfig):

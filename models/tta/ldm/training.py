@@ -23,7 +23,7 @@ from processors.stream import ClipStream, Share
 from processors.text import build_text_cache
 from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.config import Config
-from utils.device import compiles, to_device
+from utils.device import compiles, memory_format, to_device
 from utils.errors import UserError
 from utils.runs import find_weights
 from utils.seeds import generator
@@ -47,7 +47,7 @@ class AudioLDMTraining:
             )
         self.saved_vae = load_vae(vae_folder)
         check_mel(config.preprocess.mel, self.saved_vae.mel, vae_folder)
-        self.vae = self.saved_vae.vae.to(device, memory_format=torch.channels_last)
+        self.vae = self.saved_vae.vae.to(device, memory_format=memory_format(device))
         self._check_latent(vae_folder)
         self.train_records = load_split(config, "train")
         self.valid_records = load_split(config, "valid")
@@ -65,7 +65,7 @@ class AudioLDMTraining:
                 f" {self.text_encoder.dim}, the width of the text encoder"
                 f" {config.model.text_encoder.pretrained}"
             )
-        self.unet.to(device, memory_format=torch.channels_last)
+        self.unet.to(device, memory_format=memory_format(device))
         self.unet.enable_gradient_checkpointing(config.train.gradient_checkpointing)
         if compiles(config.train.compile, device):
             self.unet.compile()
@@ -175,7 +175,7 @@ class AudioLDMTraining:
         spread = torch.randn(shape, generator=random, device=device)[mine]
         noise = torch.randn(shape, generator=random, device=device)[mine]
         latent = self.vae.scale(posterior[:, 0] + posterior[:, 1] * spread)
-        latent = latent.contiguous(memory_format=torch.channels_last)
+        latent = latent.contiguous(memory_format=memory_format(device))
         text = to_device(batch["text"], device)
         text = text if self.learns_text else text.float()
         return self._objective(

@@ -134,7 +134,7 @@ class AutoencoderKL(nn.Module):
 
     def __init__(self, config: AutoencoderKLConfig) -> None:
         super().__init__()
-        self.downsampling = config.downsampling
+        self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * config.z_channels, 2 * config.z_channels, 1)
@@ -152,10 +152,10 @@ class AutoencoderKL(nn.Module):
         Raises:
             ValueError: n_mel or frames is not a multiple of f, which would lose its end.
         """
-        if mel.shape[2] % self.downsampling or mel.shape[3] % self.downsampling:
+        if mel.shape[2] % self.config.downsampling or mel.shape[3] % self.config.downsampling:
             raise ValueError(
                 f"a mel of {mel.shape[2]} bands x {mel.shape[3]} frames: both must be multiples of"
-                f" {self.downsampling}, the autoencoder's downsampling; pad the mel with silence"
+                f" {self.config.downsampling}, the autoencoder's downsampling; pad the mel with silence"
             )
         return DiagonalGaussian(self.quant_conv(self.encoder(mel)))
 

@@ -152,10 +152,11 @@ class AutoencoderKL(nn.Module):
         Raises:
             ValueError: n_mel or frames is not a multiple of f, which would lose its end.
         """
-        if mel.shape[2] % self.config.downsampling or mel.shape[3] % self.config.downsampling:
+        factor = self.config.downsampling
+        if mel.shape[2] % factor or mel.shape[3] % factor:
             raise ValueError(
                 f"a mel of {mel.shape[2]} bands x {mel.shape[3]} frames: both must be multiples of"
-                f" {self.config.downsampling}, the autoencoder's downsampling; pad the mel with silence"
+                f" {factor}, the autoencoder's downsampling; pad the mel with silence"
             )
         return DiagonalGaussian(self.quant_conv(self.encoder(mel)))
 

@@ -1,0 +1,256 @@
+"""Captions to text embeddings: any pretrained T5, or a small one that is built from a config.
+
+T5 (Raffel et al. 2020, arXiv:1910.10683); models and tokenizers are transformers' throughout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
+from transformers.utils import logging
+
+from utils.config import SmallT5Config
+from utils.errors import UserError
+
+SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")  # in T5's order: their ids are 0, 1, 2
+
+
+class TextEncoder(nn.Module):
+    """A T5 encoder with its tokenizer.
+
+    Args:
+        model: the T5 encoder, in float32.
+        tokenizer: its tokenizer.
+        max_tokens: longer texts are cut to this many tokens, of which </s> is the last.
+    """
+
+    def __init__(
+        self, model: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, max_tokens: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str, max_tokens: int) -> TextEncoder:
+        """A T5 from a folder (config.json, model.safetensors, tokenizer.json) or the hub.
+
+        Raises:
+            UserError: there is none, it is no T5, it has no safetensors weights, or parts of it
+                are missing or do not belong together.
+        """
+        config = _fetch(AutoConfig.from_pretrained, name_or_folder)
+        if config.model_type != "t5":
+            raise UserError(
+                f"text encoder {name_or_folder!r} is a {config.model_type!r}; it must be a 't5',"
+                " as google-t5/t5-base or google/flan-t5-large are"
+            )
+        model, report = _fetch(
+            T5EncoderModel.from_pretrained,
+            name_or_folder,
+            config=config,
+            use_safetensors=True,  # no pickles
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+        if report["missing_keys"]:
+            raise UserError(
+                f"text encoder {name_or_folder!r}: its weights lack"
+                f" {', '.join(sorted(report['missing_keys'])[:5])}; they are not those of a T5"
+            )
+        tokenizer = _fetch(AutoTokenizer.from_pretrained, name_or_folder)
+        _check_tokenizer(tokenizer, config.vocab_size, name_or_folder)
+        return cls(model, tokenizer, max_tokens).eval()
+
+    @classmethod
+    def small(cls, config: SmallT5Config, captions: Iterable[str], max_tokens: int) -> TextEncoder:
+        """A small T5 with random weights (torch's global generator); tokens from the captions."""
+        tokenizer = train_tokenizer(captions, config.vocab_size)
+        t5 = T5Config(
+            vocab_size=len(tokenizer),
+            d_model=config.d_model,
+            d_kv=config.d_model // config.num_heads,
+            d_ff=config.d_ff,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+        )
+        return cls(T5EncoderModel(t5), tokenizer, max_tokens)
+
+    @property
+    def dim(self) -> int:
+        """Width D of the text embeddings."""
+        return self.model.config.d_model
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Texts -> token_ids [B, L] int64 and text_mask [B, L] bool, on the CPU.
+
+        Every row ends with </s>, which is all there is to the empty text; then come pads.
+        """
+        end = self.tokenizer.eos_token_id
+        rows = [torch.tensor([*row[: self.max_tokens - 1], end]) for row in self._words(texts)]
+        lengths = torch.tensor([len(row) for row in rows])
+        pad = self.tokenizer.pad_token_id
+        token_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
+        return token_ids, torch.arange(token_ids.shape[1]) < lengths[:, None]
+
+    def is_cut(self, text: str) -> bool:
+        """Whether `max_tokens` leaves out the end of the text."""
+        return len(self._words([text])[0]) > self.max_tokens - 1
+
+    def _words(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text, without </s>."""
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        return encoded.input_ids
+
+    def forward(self, token_ids: torch.Tensor, text_mask: torch.Tensor) -> torch.Tensor:
+        """token_ids and text_mask [B, L] -> text_emb [B, L, D] float32; what pads hold is void.
+
+        Autocast is off here: T5 overflows float16, and the states must not depend on whether they
+        were made ahead of training, in it, or in sampling.
+        """
+        with torch.autocast(token_ids.device.type, enabled=False):
+            return self.model(token_ids, attention_mask=text_mask.long()).last_hidden_state
+
+    def encode(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Texts -> text_emb [B, L, D] and text_mask [B, L] bool, on the model's device."""
+        token_ids, text_mask = (part.to(self.model.device) for part in self.tokenize(texts))
+        return self(token_ids, text_mask), text_mask
+
+    def save(self, folder: str | Path) -> None:
+        """Writes model and tokenizer in transformers' format, for `from_pretrained`."""
+        with _silent():
+            self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that change when a weight or the tokenizer does."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        # What a call of the tokenizer leaves behind in it; `tokenize` goes without.
+        tokenizer.pop("truncation"), tokenizer.pop("padding")
+        digest.update(json.dumps(tokenizer, sort_keys=True).encode())
+        return digest.hexdigest()[:12]
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without transformers' bars and its report that a whole T5 has a decoder, too."""
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _fetch(loader: Callable[..., Any], name_or_folder: str, **options: Any) -> Any:
+    """loader(name_or_folder, ...), which runs no code found there; failures are UserErrors."""
+    local = Path(name_or_folder).is_dir()
+    try:
+        with _silent() if local else nullcontext():
+            return loader(name_or_folder, trust_remote_code=False, **options)
+    # A folder may hold anything, and transformers' exceptions have no common base.
+    except Exception as error:
+        what = "cannot be loaded" if local else "is not a folder and cannot be fetched from the hub"
+        raise UserError(
+            f"text encoder {name_or_folder!r} {what}: {error}\nGive a folder with config.json,"
+            " model.safetensors and tokenizer.json of a T5:"
+            " model.text_encoder.pretrained=/path/to/t5"
+        ) from error
+
+
+def _check_tokenizer(
+    tokenizer: PreTrainedTokenizerFast, vocab_size: int, name_or_folder: str
+) -> None:
+    if len(tokenizer) > vocab_size:
+        raise UserError(
+            f"text encoder {name_or_folder!r}: the tokenizer has {len(tokenizer)} tokens, the model"
+            f" {vocab_size}; they do not belong together"
+        )
+    if None in (tokenizer.eos_token_id, tokenizer.pad_token_id):
+        raise UserError(
+            f"text encoder {name_or_folder!r}: the tokenizer must have an eos_token and a"
+            " pad_token, as a T5's has"
+        )
+
+
+def train_tokenizer(captions: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-pair tokenizer of lower-cased words (Sennrich et al. 2016) in T5's form.
+
+    Words that the captions lack fall apart into known pieces, down to letters; <unk> stands only
+    for characters outside the captions, a-z and 0-9. The same captions give the same tokenizer,
+    in any order.
+
+    Args:
+        captions: what to learn the pieces from.
+        vocab_size: most tokens, special ones included. At least 64.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.Metaspace(prepend_scheme="always"),
+        ]
+    )
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    captions = sorted(captions)
+    alphabet = _alphabet(map(tokenizer.normalizer.normalize_str, captions), vocab_size // 4 * 3)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    pad, end, unknown = SPECIAL_TOKENS
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad, eos_token=end, unk_token=unknown
+    )
+
+
+def _alphabet(texts: Iterable[str], most: int) -> list[str]:
+    """The space sign, a-z, 0-9 and the commonest other characters of the texts, `most` in all."""
+    always = "▁" + string.ascii_lowercase + string.digits
+    counts = Counter(character for text in texts for character in text if not character.isspace())
+    others = sorted((c for c in counts if c not in always), key=lambda c: (-counts[c], c))
+    return [*always, *others][:most]

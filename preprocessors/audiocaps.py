@@ -35,7 +35,7 @@ def csv_files(folder: SoundFolder) -> dict[str, str]:
 def read_audiocaps(folder: SoundFolder, dataset: str) -> Source:
     """Records and sound files of the CSVs in `folder`."""
     tables = csv_files(folder)
-    source = Source(origin=", ".join(tables.values()))
+    source = Source(origin=tables)
     stems: dict[str, dict[str, str]] = {}  # Uid -> names that its file may go by, see `stems_of`
     for split, name in tables.items():
         for where, row in read_table(folder.path(name), COLUMNS, source.skipped):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from utils.audio import AudioError
@@ -48,14 +48,16 @@ class SoundFolder:
             return
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_symlink() and not self._stays_inside(entry.path):
+            is_link = entry.is_symlink()
+            is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
+            if is_link and not self._stays_inside(entry.path):
                 self._outside.add(name)
-            elif entry.is_dir(follow_symlinks=name == "wav"):
+            elif not is_folder:
+                self._files.add(name)
+            elif not is_link or name == "wav":
                 self._folders.add(name)
                 if name != apart:
                     self._scan(name, apart)
-            elif not entry.is_dir():
-                self._files.add(name)
 
     def _stays_inside(self, path: str) -> bool:
         real = os.path.realpath(path)
@@ -103,6 +105,11 @@ class SoundFolder:
             if place in self._folders:
                 return "not a file"
         return "missing"
+
+    def count_beside(self, used: Iterable[str]) -> int:
+        """How many sound files there are beside those in `used`."""
+        names = {name for found in self._by_uid.values() for name in found}
+        return len(names.difference(used, self._outside))
 
     def find_stem(self, stem: str, favoured_folder: str) -> str | None:
         """A sound file called `stem` whatever its suffix, in whatever folder.

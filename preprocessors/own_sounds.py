@@ -10,7 +10,7 @@ from collections import Counter
 from preprocessors.folder import SoundFolder, below_wav, without_suffix
 from preprocessors.source import Source
 from preprocessors.table import read_table, usable_caption
-from processors.metadata import fault_of_uid
+from processors.metadata import SPLITS, fault_of_uid
 from utils.audio import AudioError
 from utils.errors import UserError
 
@@ -21,7 +21,7 @@ RECORD_KEYS = ("Dataset", "Uid", "Caption")
 
 def read_own_sounds(folder: SoundFolder, dataset: str) -> Source:
     """Records and sound files of <folder>/captions.csv."""
-    source = Source(origin=CAPTIONS_FILE)
+    source = Source(origin=dict.fromkeys(SPLITS, CAPTIONS_FILE))
     path = folder.path(CAPTIONS_FILE)
     rows = read_table(path, ("file", "caption"), source.skipped)
     for name in RECORD_KEYS:

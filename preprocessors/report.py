@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 from preprocessors.ready import REPORT_FILE
 from preprocessors.source import Source
-from preprocessors.splits import Leak
+from preprocessors.splits import Leak, same_sounds
 from processors.clips import Outcome
 from processors.metadata import write_text
 from utils.config import MelConfig
@@ -27,7 +28,8 @@ def build_report(
     return {
         "dataset": dataset,
         "origin": {
-            split: "written by you" if split in ready else source.origin for split in splits
+            split: "written by you" if split in ready else source.origin.get(split, "-")
+            for split in splits
         },
         "naming": source.naming,
         "mel": {"fingerprint": mel.fingerprint, **dataclasses.asdict(mel)},
@@ -38,8 +40,10 @@ def build_report(
             reason: {"count": len(names), "names": names}
             for reason, names in source.skipped.by_reason()
         },
+        "sounds_without_caption": source.without_caption,
         "clipped": [uid for uid, clip in kept.items() if clip.clipped],
         "leaks": [dataclasses.asdict(leak) for leak in leaks],
+        "same_sounds": [dataclasses.asdict(leak) for leak in same_sounds(splits, kept)],
     }
 
 
@@ -75,13 +79,21 @@ def table(report: dict, path: Path) -> str:
     lines += [
         f"  left out {entry['count']:,}: {reason}" for reason, entry in report["skipped"].items()
     ]
+    if report["sounds_without_caption"]:
+        lines.append(f"  sounds that no caption names: {report['sounds_without_caption']:,}")
     if report["clipped"]:
         lines.append(f"  kept, but clipped at full scale: {len(report['clipped']):,}")
-    for removed, what in ((True, "removed from the second"), (False, "left, the file is yours")):
-        pairs = [leak for leak in report["leaks"] if leak["removed"] == removed]
-        for other, split in sorted({(leak["also_in"], leak["split"]) for leak in pairs}):
-            count = sum((leak["also_in"], leak["split"]) == (other, split) for leak in pairs)
-            lines.append(f"  in {other} as well as in {split}: {count:,} ({what})")
+    lines += _leak_lines("clips", report["leaks"])
+    lines += _leak_lines("clips with the very sound of another", report["same_sounds"])
     if not report["splits"]["valid"]["clips"]:
         lines.append("  no clips for validation")
     return "\n".join([*lines, f"  names in {path}"])
+
+
+def _leak_lines(what: str, leaks: list[dict]) -> list[str]:
+    pairs = Counter((leak["split"], leak["also_in"], leak["removed"]) for leak in leaks)
+    return [
+        f"  {what} in {split} as well as in {also_in}: {count:,}"
+        f" ({f'removed from {split}' if removed else 'left there'})"
+        for (split, also_in, removed), count in sorted(pairs.items())
+    ]

@@ -30,11 +30,12 @@ class Skipped:
 class Source:
     """Records with their split, and the sound file of each of their Uids."""
 
-    origin: str  # what the records were read from, for the report
+    origin: dict[str, str]  # split -> the file that its records were read from
     records: list[tuple[str, dict]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)  # Uid -> path below the sound folder
     skipped: Skipped = field(default_factory=Skipped)
     naming: dict[str, int] = field(default_factory=dict)  # how sound files are named -> clips
+    without_caption: int = 0  # sound files that no record names
     kept: dict[str, Outcome] = field(default_factory=dict)  # Uid -> what is known of its mel
 
     def note(self, clip: Clip, outcome: Outcome) -> None:

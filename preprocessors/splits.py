@@ -12,12 +12,15 @@ from processors.metadata import SPLITS
 
 @dataclass(frozen=True)
 class Leak:
-    """A clip that two splits hold, by its Uid or by its very samples."""
+    """A clip of `split` that stands in another split as well.
+
+    It is removed from `split` unless that is the user's file, or only the sound is the same.
+    """
 
     uid: str
     split: str
     also_in: str
-    removed: bool  # from `split`; False where the file is the user's
+    removed: bool
 
 
 def compose(
@@ -42,7 +45,7 @@ def compose(
         drawn = draw_valid({record["Uid"] for record in ours["train"]}, seed, valid_fraction)
         ours["valid"] = [record for record in ours["train"] if record["Uid"] in drawn]
         ours["train"] = [record for record in ours["train"] if record["Uid"] not in drawn]
-    return _without_leaks({**ours, **ready}, ready.keys(), kept)
+    return _without_leaks({**ours, **ready}, ready.keys())
 
 
 def draw_valid(uids: set[str], seed: int, fraction: float) -> set[str]:
@@ -58,19 +61,27 @@ def _uniform(text: str) -> float:
 
 
 def _without_leaks(
-    splits: dict[str, list[dict]], ready: Collection[str], kept: dict[str, Outcome]
+    splits: dict[str, list[dict]], ready: Collection[str]
 ) -> tuple[dict[str, list[dict]], list[Leak]]:
     clean, leaks = {}, []
-    holder: dict[str, str] = {}  # sound -> the split that holds it
+    holder: dict[str, str] = {}  # Uid -> the split that holds it
     for split in sorted(("test", "valid", "train"), key=lambda split: split not in ready):
-        sounds = {
-            record["Uid"]: kept[record["Uid"]].digest if record["Uid"] in kept else record["Uid"]
-            for record in splits[split]
-        }
-        leaked = {uid: holder[sound] for uid, sound in sounds.items() if sound in holder}
-        leaks += [Leak(uid, split, other, split not in ready) for uid, other in leaked.items()]
-        clean[split] = [
-            record for record in splits[split] if split in ready or record["Uid"] not in leaked
-        ]
-        holder |= {sound: split for sound in sounds.values() if sound not in holder}
+        uids = dict.fromkeys(record["Uid"] for record in splits[split])
+        in_both = [uid for uid in uids if uid in holder]
+        leaks += [Leak(uid, split, holder[uid], split not in ready) for uid in in_both]
+        clean[split] = [r for r in splits[split] if split in ready or r["Uid"] not in holder]
+        holder = {**dict.fromkeys(uids, split), **holder}
     return {split: clean[split] for split in SPLITS}, leaks
+
+
+def same_sounds(splits: dict[str, list[dict]], kept: dict[str, Outcome]) -> list[Leak]:
+    """Clips of another name but equal to the last sample to one of another split."""
+    holder: dict[str, tuple[str, str]] = {}  # sound -> Uid and split of the first that has it
+    leaks = []
+    for split in ("test", "valid", "train"):
+        for uid in dict.fromkeys(record["Uid"] for record in splits[split]):
+            if uid in kept:
+                first, also_in = holder.setdefault(kept[uid].digest, (uid, split))
+                if first != uid and also_in != split:
+                    leaks.append(Leak(uid, split, also_in, removed=False))
+    return leaks

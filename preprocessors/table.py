@@ -7,9 +7,8 @@ import io
 from pathlib import Path
 
 from preprocessors.source import Skipped
+from processors.metadata import LONGEST_CAPTION
 from utils.errors import UserError
-
-LONGEST_CAPTION = 10_000  # characters; a longer one is a file that went wrong
 
 
 def read_table(path: Path, needed: tuple[str, ...], skipped: Skipped) -> list[tuple[str, dict]]:

@@ -13,6 +13,7 @@ from utils.errors import UserError
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
+LONGEST_CAPTION = 10_000  # characters; a longer one is a file that went wrong
 PREPARE = "sh egs/tta/preprocess/run_preprocess.sh"
 
 
@@ -66,6 +67,8 @@ def _fault_of_record(record: object) -> str | None:
         return f"Uid {_shown(record['Uid'])} {fault}"
     if not record["Caption"].strip():
         return "Caption must not be empty"
+    if len(record["Caption"]) > LONGEST_CAPTION:
+        return f"Caption has {len(record['Caption'])} characters, more than {LONGEST_CAPTION}"
     return None
 
 
@@ -123,7 +126,11 @@ def dataset_dir(config: Config, dataset: str) -> Path:
 
 def split_path(config: Config, dataset: str, split: str) -> Path:
     """Path of a data set's train.json, valid.json or test.json (`split` of SPLITS)."""
-    return dataset_dir(config, dataset) / getattr(config.preprocess, f"{split}_file")
+    name = getattr(config.preprocess, f"{split}_file")
+    fault = fault_of_uid(name)
+    if fault:
+        raise UserError(f"preprocess.{split}_file {_shown(name)} {fault}")
+    return dataset_dir(config, dataset) / name
 
 
 def mel_path(config: Config, record: dict) -> Path:

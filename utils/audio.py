@@ -15,6 +15,7 @@ import numpy as np
 from utils.errors import UserError
 
 BLOCK_SAMPLES = 1 << 20  # samples decoded at a time, over all channels: memory stays bounded
+MIN_RATE, MAX_RATE = 1000, 1_000_000  # Hz
 FULL_SCALE = 0.99  # 8-bit audio reaches 127/128 at most
 STREAMED_SIZE = 0x7FFFF000  # sizes from here on are what writers to a pipe put for "unknown"
 
@@ -89,6 +90,8 @@ def _decode(file, sample_rate: int) -> tuple[np.ndarray, float]:
     """The open file's mono wav at `sample_rate`, and the share of its samples at full scale."""
     import soxr
 
+    if not MIN_RATE <= file.samplerate <= MAX_RATE:  # a damaged header
+        raise AudioError("sample rate out of range", f"{file.samplerate} Hz")
     announced = _announced_frames(file)
     resampler = None
     if file.samplerate != sample_rate:

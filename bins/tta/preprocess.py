@@ -28,7 +28,8 @@ from preprocessors.ready import (
 from preprocessors.report import build_report, table, write_report
 from preprocessors.source import Source
 from preprocessors.splits import compose
-from processors.clips import Clip, MelFolder
+from processors.clips import Clip
+from processors.mel_folder import MelFolder
 from processors.metadata import dataset_dir, metadata_text, split_path, write_text
 from utils.cli import add_config_arguments, parse_arguments, run_main
 from utils.config import Config, load_config
@@ -67,14 +68,23 @@ def preprocess(config: Config, dataset: str, num_workers: int, ranks: Ranks) -> 
     if ranks.first:
         mels.begin()
     ranks.wait()
-    mine = mels.to_do(clips[ranks.number :: ranks.count])
-    with tqdm(total=len(mine), desc=dataset, unit="clip", disable=not ranks.first) as progress:
-        for count in mels.make(mine, num_workers):
+    mine = clips[ranks.number :: ranks.count]
+    to_do = mels.to_do(mine)
+    progress = tqdm(
+        desc=dataset,
+        unit="clip",
+        total=len(mine),
+        initial=len(mine) - len(to_do),
+        disable=not ranks.first,
+    )
+    with progress:
+        for count in mels.make(to_do, num_workers):
             progress.update(count)
     ranks.wait()
     if ranks.first:
         for clip, outcome in zip(clips, mels.finish(clips), strict=True):
             source.note(clip, outcome)
+        source.without_caption = folder.count_beside(clip.file for clip in clips)
         write_results(config, dataset, source, ready)
 
 
@@ -99,7 +109,7 @@ def read_source(folder: SoundFolder, dataset: str, ready: dict[str, list[dict]])
     elif csv_files(folder):
         source = read_audiocaps(folder, dataset)
     elif ready:
-        source = Source(origin="nothing")
+        source = Source(origin={})
     else:
         raise UserError(
             f"data set {dataset!r}: {folder.root} holds no {CAPTIONS_FILE} (file,caption), no"
@@ -126,7 +136,10 @@ def list_clips(folder: SoundFolder, source: Source, ready: dict[str, list[dict]]
 
 
 def write_results(
-    config: Config, dataset: str, source: Source, ready: dict[str, list[dict]]
+    config: Config,
+    dataset: str,
+    source: Source,
+    ready: dict[str, list[dict]],
 ) -> None:
     """Writes the metadata of the splits that are not the user's, and the report; prints it."""
     settings, here = config.preprocess, dataset_dir(config, dataset)
@@ -157,10 +170,9 @@ def _usable_cores() -> int:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, not {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,256 @@
+"""The whole way from a user's folder to mels, metadata and report."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bins.tta.preprocess import preprocess
+from processors.mel import check_mel_settings
+from processors.metadata import load_split, mel_path, read_metadata
+from tests.sounds import ROOT, captions_csv, make_config, noise, write_sound
+from utils.audio import write_wav
+from utils.errors import UserError
+from utils.ranks import find_ranks
+
+HEADER = "audiocap_id,youtube_id,start_time,caption\n"
+
+
+def run(config, num_workers=1) -> dict:
+    """Prepares the config's data set; returns the report."""
+    preprocess(config, "Sounds", num_workers, find_ranks())
+    return report_of(config)
+
+
+def report_of(config) -> dict:
+    return json.loads(folder_of(config).joinpath("preprocess_report.json").read_text())
+
+
+def folder_of(config):
+    return ROOT / config.preprocess.processed_dir / "Sounds"
+
+
+def files_of(folder) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Ten own sounds, two captions each, no split."""
+    rows = [f"{i}.wav,Sound {i} {word}\n" for i in range(10) for word in ("here", "there")]
+    folder = captions_csv(tmp_path / "Sounds", "file,caption\n" + "".join(rows))
+    for i in range(10):
+        write_sound(folder / "wav" / f"{i}.wav", i)
+    return make_config(tmp_path, "preprocess.valid_fraction=0.3")
+
+
+def test_own_sounds(config, capsys):
+    report = run(config)
+    train, valid = load_split(config, "train"), load_split(config, "valid")
+    assert len(train) + len(valid) == 20
+    assert not {record["Uid"] for record in train} & {record["Uid"] for record in valid}
+    assert valid
+    assert load_split(config, "test") == []
+    check_mel_settings(folder_of(config), config.preprocess.mel)
+    assert np.load(mel_path(config, train[0])).shape == (80, 12)
+    assert report["kept"] == 10
+    assert report["splits"]["train"]["captions_per_clip"] == 2
+    assert report["hours"] == pytest.approx(10 * 0.2 / 3600, abs=1e-4)
+    printed = capsys.readouterr()
+    assert "Sounds: 10 clips kept (0.00 h), 0 left out" in printed.out
+    assert "clip/s" in printed.err
+
+
+def test_a_second_run_changes_nothing(config):
+    run(config)
+    files = {path: path.stat().st_mtime_ns for path in folder_of(config).rglob("*.npy")}
+    before = files_of(folder_of(config))
+    run(config, num_workers=2)
+    assert files_of(folder_of(config)) == before
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_sounds_elsewhere(config, tmp_path):
+    """Raw sounds stay untouched; all that is made goes into processed_dir."""
+    raw = files_of(tmp_path / "Sounds")
+    elsewhere = make_config(
+        tmp_path / "out",
+        f"dataset_path.Sounds={tmp_path / 'Sounds'}",
+        "preprocess.valid_fraction=0.3",
+    )
+    run(elsewhere)
+    assert files_of(tmp_path / "Sounds") == raw
+    run(config)
+    made = files_of(tmp_path / "out" / "Sounds")
+    assert made == {name: files_of(tmp_path / "Sounds")[name] for name in made}
+
+
+def test_our_own_metadata_is_redone_when_the_source_changes(config, tmp_path):
+    run(config)
+    captions = tmp_path / "Sounds" / "captions.csv"
+    captions.write_text(captions.read_text().replace("Sound 3", "Thunder"))
+    run(config)
+    all_captions = [r["Caption"] for s in ("train", "valid") for r in load_split(config, s)]
+    assert sum(caption.startswith("Thunder") for caption in all_captions) == 2
+
+
+def test_metadata_of_the_user_is_used_as_it_is(config, tmp_path):
+    theirs = [
+        {"Dataset": "Sounds", "Uid": uid, "Caption": "Mine", "Note": 1} for uid in ("1", "9", "?")
+    ]
+    (tmp_path / "Sounds" / "train.json").write_text(json.dumps(theirs))
+    before = (tmp_path / "Sounds" / "train.json").read_bytes()
+    for _ in range(2):
+        report = run(config)
+        assert (tmp_path / "Sounds" / "train.json").read_bytes() == before
+        assert load_split(config, "train") == theirs[:2]
+        assert load_split(config, "valid") == []
+        assert report["origin"]["train"] == "written by you"
+        assert report["skipped"] == {"missing": {"count": 1, "names": ["?"]}}
+        assert report["kept"] == 2  # no mels beside those that are asked for
+
+
+def test_our_metadata_with_an_edit_is_the_users(config, tmp_path):
+    run(config)
+    path = tmp_path / "Sounds" / "train.json"
+    edited = [record for record in read_metadata(path) if record["Uid"] != "0"]
+    path.write_text(json.dumps(edited))
+    report = run(config)
+    assert read_metadata(path) == edited
+    assert report["origin"] == {
+        "train": "written by you",
+        "valid": "captions.csv",
+        "test": "captions.csv",
+    }
+
+
+def test_ready_metadata_alone(tmp_path):
+    config = make_config(tmp_path)
+    for name in ("wav/a.wav", "wav/deep/b.flac", "wav/-idididididi_30.wav"):
+        write_sound(tmp_path / "Sounds" / name.replace(".flac", ".wav"), len(name))
+    uids = ["a", "deep/b", "-idididididi_30000_40000"]
+    for split, chosen in (("train", uids), ("valid", uids[:1])):
+        records = [{"Dataset": "Sounds", "Uid": uid, "Caption": "x"} for uid in chosen]
+        (tmp_path / "Sounds" / f"{split}.json").write_text(json.dumps(records))
+    report = run(config)
+    assert [record["Uid"] for record in load_split(config, "train")] == uids
+    assert report["leaks"] == [{"uid": "a", "split": "train", "also_in": "valid", "removed": False}]
+
+
+def test_audiocaps(tmp_path, capsys):
+    config = make_config(tmp_path)
+    folder = tmp_path / "Sounds"
+    for seed, name in enumerate(("train/Y---1_cCGK4M.wav", "22.wav", "wav/-aBcDeFgHiJ_30.wav")):
+        write_sound(folder / name, seed)
+    train = "1,---1_cCGK4M,0,A motor\n2,-aBcDeFgHiJ,30,Rain\n3,goneGONEgon,10,Wind\n"
+    (folder / "train.csv").write_text(HEADER + train)
+    valid = "".join(f"{20 + i},validvalid0,70,Bells {i}\n" for i in range(5))
+    (folder / "val.csv").write_text(HEADER + valid)
+    report = run(config)
+    assert [record["Uid"] for record in load_split(config, "train")] == [
+        "---1_cCGK4M_0_10000",
+        "-aBcDeFgHiJ_30000_40000",
+    ]
+    assert [record["Caption"] for record in load_split(config, "valid")] == [
+        f"Bells {i}" for i in range(5)
+    ]
+    assert report["kept"] == 3
+    assert report["splits"]["valid"] == {
+        "records": 5,
+        "clips": 1,
+        "hours": pytest.approx(0.0001),
+        "captions_per_clip": 5.0,
+    }
+    assert report["skipped"]["missing"]["names"] == ["goneGONEgon_10000_20000"]
+    assert "sounds named Y<youtube_id>: 1" in capsys.readouterr().out
+
+
+def test_the_same_sound_under_two_names_is_reported(tmp_path):
+    text = "file,caption,split\na.wav,x,train\nb.wav,x,valid\nc.wav,x,train\n"
+    folder = captions_csv(tmp_path / "Sounds", text)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_sound(folder / "wav" / f"{name}.wav", seed)
+    write_sound(folder / "wav" / "without a caption.wav", 3)
+    config = make_config(tmp_path)
+    report = run(config)
+    leak = {"uid": "a", "split": "train", "also_in": "valid", "removed": False}
+    assert (report["same_sounds"], report["leaks"]) == ([leak], [])
+    assert len(load_split(config, "train")) == 2
+    assert report["sounds_without_caption"] == 1
+
+
+def test_nothing_usable_is_an_error_with_the_reasons(tmp_path):
+    folder = captions_csv(tmp_path / "Sounds", "file,caption\na.wav,x\nb.wav,y\n")
+    write_wav(folder / "a.wav", np.zeros(8000), 16000)
+    config = make_config(tmp_path)
+    with pytest.raises(UserError, match=r"none of its clips can be used \(1 missing, 1 silent\)"):
+        run(config)
+    assert report_of(config)["skipped"]["silent"]["names"] == ["a.wav"]
+    assert not (folder / "train.json").exists()
+
+
+def test_unknown_data_sets_and_empty_folders(tmp_path):
+    (tmp_path / "Other").mkdir()
+    config = make_config(tmp_path)
+    with pytest.raises(UserError, match=r"there is no folder .*Sounds; data sets in .*: Other"):
+        run(config)
+    (tmp_path / "Sounds").mkdir()
+    with pytest.raises(UserError, match=r"holds no captions\.csv \(file,caption\)"):
+        run(config)
+
+
+def shell(*arguments, **environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["sh", str(ROOT / "egs/tta/preprocess/run_preprocess.sh"), *arguments],
+        env={**os.environ, "VIRTUAL_ENV": sys.prefix, **environment},
+        cwd="/",
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_shell_script(config, tmp_path):
+    place = [f"preprocess.processed_dir={tmp_path}", "dataset=Sounds"]
+    done = shell("--num_workers", "2", *place)
+    assert (done.returncode, "10 clips kept" in done.stdout) == (0, True), done.stderr
+    for arguments in (["--unknown"], ["--num_workers", "0"], ["nonsense"], ["dataset=Nowhere"]):
+        failed = shell(*place, *arguments)
+        assert failed.returncode == 2
+        assert "error: " in failed.stderr
+        assert "Traceback" not in failed.stderr
+
+
+def test_ranks_of_a_launcher_give_what_one_process_gives(config, tmp_path):
+    """Two processes under torchrun share the clips; the first one writes what there is to write."""
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    command = [
+        *program,
+        str(ROOT / "bins/tta/preprocess.py"),
+        "--num_workers=1",
+        f"preprocess.processed_dir={tmp_path / 'ranks'}",
+        f"dataset_path.Sounds={tmp_path / 'Sounds'}",
+        "preprocess.valid_fraction=0.3",
+        "dataset=Sounds",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("10 clips kept") == 1
+    run(config)
+    made, alone = files_of(tmp_path / "ranks" / "Sounds"), files_of(tmp_path / "Sounds")
+    assert made == {name: alone[name] for name in made}
+    assert "mel/0.npy" in made
+
+
+def test_levels_survive(tmp_path):
+    """Nothing is normalised: a sound at a tenth of the level is 2.3 lower in its mel."""
+    folder = captions_csv(tmp_path / "Sounds", "file,caption\na.wav,x\nb.wav,x\n")
+    (folder / "wav").mkdir()
+    for name, level in (("a", 1.0), ("b", 0.1)):
+        write_wav(folder / "wav" / f"{name}.wav", noise(0.5) * level, 16000)
+    run(make_config(tmp_path))
+    loud, quiet = (np.load(folder / "mel" / f"{name}.npy") for name in "ab")
+    assert np.median(loud - quiet) == pytest.approx(np.log(10), abs=0.01)

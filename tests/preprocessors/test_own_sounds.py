@@ -1,0 +1,126 @@
+import contextlib
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocessors.folder import SoundFolder
+from preprocessors.own_sounds import read_own_sounds, unique_uids
+from processors.metadata import fault_of_uid
+from tests.sounds import captions_csv
+from utils.errors import UserError
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def read(folder, text):
+    return read_own_sounds(SoundFolder(captions_csv(folder, text)), "Sounds")
+
+
+def test_records(tmp_path):
+    touch(tmp_path, "wav/a.wav", "wav/deep/b.ogg", "c.flac")
+    source = read(
+        tmp_path,
+        "file,caption,split,Kind\n"
+        "a.wav,A dog,train,dog\n"
+        "wav/deep/b.ogg,Rain,val,rain\n"
+        "c.flac,Wind,,\n"
+        "a.wav,A dog barks,train,dog\n"
+        "c.flac,More wind,TEST,\n",
+    )
+    assert source.records == [
+        ("train", {"Dataset": "Sounds", "Uid": "a", "Caption": "A dog", "Kind": "dog"}),
+        ("valid", {"Dataset": "Sounds", "Uid": "deep/b", "Caption": "Rain", "Kind": "rain"}),
+        ("train", {"Dataset": "Sounds", "Uid": "c", "Caption": "Wind", "Kind": ""}),
+        ("train", {"Dataset": "Sounds", "Uid": "a", "Caption": "A dog barks", "Kind": "dog"}),
+        ("test", {"Dataset": "Sounds", "Uid": "c", "Caption": "More wind", "Kind": ""}),
+    ]
+    assert source.files == {"a": "wav/a.wav", "deep/b": "wav/deep/b.ogg", "c": "c.flac"}
+    assert not source.skipped
+
+
+def test_names_of_every_kind(tmp_path):
+    names = ["-dash", "two words", "quo'te\"s", "line\nbreak", "été", "🐕", "a.b.c", ".hidden"]
+    touch(tmp_path, *(f"wav/{name}.wav" for name in names))
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([["file", "caption"], *([f"{n}.wav", "x"] for n in names)])
+    source = read(tmp_path, table.getvalue())
+    assert [record["Uid"] for _, record in source.records] == names
+    assert not source.skipped
+
+
+def test_rows_of_no_use_are_skipped_with_their_reason(tmp_path):
+    touch(tmp_path, "wav/a.wav", "wav/" + "long" * 62 + "ee.wave")
+    source = read(
+        tmp_path,
+        "file,caption,split\n"
+        "absent.wav,Rain,\n"
+        "../../etc/passwd,Rain,\n"
+        "/etc/passwd,Rain,\n"
+        "a.wav, ,\n"
+        "a.wav,Rain,holdout\n" + "long" * 62 + "ee.wave,Rain,\n",
+    )
+    assert source.records == [
+        ("train", {"Dataset": "Sounds", "Uid": "long" * 62 + "ee", "Caption": "Rain"})
+    ]
+    assert dict(source.skipped.by_reason()) == {
+        "outside the folder": ["../../etc/passwd", "/etc/passwd"],
+        "missing": ["absent.wav"],
+        "empty caption": ["captions.csv line 5"],
+        "split that is not train, valid, val or test": ["captions.csv line 6"],
+    }
+
+
+def test_a_name_too_long_for_a_mel(tmp_path):
+    name = "x" * 251
+    touch(tmp_path, f"wav/{name}")
+    source = read(tmp_path, f"file,caption\n{name},Rain\n")
+    assert dict(source.skipped.by_reason()) == {"name too long": [f"wav/{name}"]}
+
+
+def test_columns_that_are_made_here_are_refused(tmp_path):
+    touch(tmp_path, "wav/a.wav")
+    with pytest.raises(UserError, match="the column Uid is made here"):
+        read(tmp_path, "file,caption,Uid\na.wav,Rain,7\n")
+
+
+def test_uids_tell_all_files_apart():
+    assert unique_uids({"wav/dog.wav", "wav/cat.wav", "wav/cat.ogg"}) == {
+        "wav/dog.wav": "dog",
+        "wav/cat.wav": "cat.wav",
+        "wav/cat.ogg": "cat.ogg",
+    }
+    assert unique_uids({"a.wav", "wav/a.wav"}) == {"a.wav": "a.wav", "wav/a.wav": "wav/a.wav"}
+    assert unique_uids({"wav/a.wav", "wav/a.ogg", "wav/a.wav.ogg"}) == {
+        "wav/a.wav": "wav/a.wav",
+        "wav/a.ogg": "a.ogg",
+        "wav/a.wav.ogg": "a.wav.ogg",
+    }
+
+
+@given(st.sets(st.lists(st.sampled_from(["wav", "a", "a.wav", "a.ogg"]), min_size=1).map("/".join)))
+def test_uids_are_unique_whatever_the_files(files):
+    uids = unique_uids(files)
+    assert uids.keys() == files
+    assert len(set(uids.values())) == len(files)
+
+
+fields = st.sampled_from(["a.wav", "b", "../x", "/", "", "\0", "\n", '"', "valid", "é" * 300])
+
+
+@given(st.lists(st.tuples(fields | st.text(max_size=8), fields, fields | st.just("train"))))
+def test_any_rows_are_read_or_a_clear_error(tmp_path_factory, rows):
+    folder = tmp_path_factory.getbasetemp() / "fuzz"
+    touch(folder, "wav/a.wav", "wav/b")
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([("file", "caption", "split"), *rows])
+    (folder / "captions.csv").write_bytes(table.getvalue().encode("utf-8", "replace"))
+    with contextlib.suppress(UserError):
+        source = read_own_sounds(SoundFolder(folder), "Sounds")
+        assert all(fault_of_uid(record["Uid"]) is None for _, record in source.records)

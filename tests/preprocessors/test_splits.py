@@ -1,0 +1,96 @@
+from preprocessors.splits import Leak, compose, draw_valid, same_sounds
+from processors.clips import Outcome
+
+
+def record(uid, caption="x"):
+    return {"Dataset": "Sounds", "Uid": uid, "Caption": caption}
+
+
+def kept(*uids):
+    return {uid: Outcome(uid, digest=f"sound of {uid}") for uid in uids}
+
+
+def uids(splits):
+    return {split: [record["Uid"] for record in records] for split, records in splits.items()}
+
+
+def test_only_clips_with_a_mel_go_in():
+    records = [("train", record("a")), ("train", record("b")), ("valid", record("c"))]
+    splits, leaks = compose(records, {}, kept("a", "c"), 1, 0.5)
+    assert uids(splits) == {"train": ["a"], "valid": ["c"], "test": []}
+    assert not leaks
+
+
+def test_held_out_by_clip_and_not_by_caption():
+    names = [f"clip{i}" for i in range(200)]
+    records = [("train", record(name, caption)) for name in names for caption in "xyz"]
+    splits, _ = compose(records, {}, kept(*names), 1, 0.2)
+    train, valid = uids(splits)["train"], uids(splits)["valid"]
+    assert not set(train) & set(valid)
+    assert len(train) + len(valid) == 600
+    assert 20 * 3 <= len(valid) <= 60 * 3
+
+
+def test_a_clip_stays_where_it_is_as_others_come():
+    few, many = ({f"clip{i}" for i in range(count)} for count in (100, 200))
+    assert draw_valid(few, 1, 0.1) == draw_valid(many, 1, 0.1) & few
+    assert draw_valid(many, 1, 0.1) != draw_valid(many, 2, 0.1)
+
+
+def test_at_least_one_clip_is_held_out_if_any_are_to_be():
+    assert len(draw_valid({"a", "b"}, 1, 1e-9)) == 1
+    assert draw_valid({"a", "b"}, 1, 0) == set()
+    assert draw_valid({"a"}, 1, 0.5) == set()
+
+
+def test_a_split_that_is_given_is_kept():
+    records = [("train", record(f"t{i}")) for i in range(50)] + [("valid", record("v"))]
+    splits, _ = compose(records, {}, kept("v", *(f"t{i}" for i in range(50))), 1, 0.5)
+    assert uids(splits)["valid"] == ["v"]
+    assert len(splits["train"]) == 50
+
+
+def test_a_clip_in_two_splits_is_removed_from_train_and_reported():
+    records = [
+        *(("train", record(uid)) for uid in "abc"),
+        *(("valid", record(uid)) for uid in "bd"),
+        *(("test", record(uid)) for uid in "cd"),
+    ]
+    splits, leaks = compose(records, {}, kept(*"abcd"), 1, 0.5)
+    assert uids(splits) == {"train": ["a"], "valid": ["b"], "test": ["c", "d"]}
+    assert leaks == [
+        Leak("d", "valid", "test", removed=True),
+        Leak("b", "train", "valid", removed=True),
+        Leak("c", "train", "test", removed=True),
+    ]
+
+
+def test_files_of_the_user_stay_as_they_are():
+    """Their clips leave ours; what stands in two of the user's own is only reported."""
+    ready = {"train": [record("a"), record("b"), record("no mel")], "valid": [record("b")]}
+    records = [("test", record("a")), ("test", record("c"))]
+    splits, leaks = compose(records, ready, kept(*"abc"), 1, 0.5)
+    assert splits["train"] is ready["train"] or splits["train"] == ready["train"]
+    assert uids(splits) == {"train": ["a", "b", "no mel"], "valid": ["b"], "test": ["c"]}
+    assert leaks == [
+        Leak("b", "train", "valid", removed=False),
+        Leak("a", "test", "train", removed=True),
+    ]
+
+
+def test_nothing_is_drawn_from_a_train_file_of_the_user():
+    splits, _ = compose([], {"train": [record("a"), record("b")]}, kept("a", "b"), 1, 0.5)
+    assert uids(splits) == {"train": ["a", "b"], "valid": [], "test": []}
+
+
+def test_the_same_sound_under_another_name():
+    outcomes = {uid: Outcome(uid, digest=uid[0]) for uid in ("a1", "a2", "a3", "b1")}
+    splits = {
+        "train": [record("a1"), record("a2"), record("b1")],
+        "valid": [record("a3"), record("a3")],
+        "test": [],
+    }
+    assert same_sounds(splits, outcomes) == [
+        Leak("a1", "train", "valid", removed=False),
+        Leak("a2", "train", "valid", removed=False),
+    ]

@@ -1,0 +1,212 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from processors.clips import Clip, Task, digest
+from processors.mel import mel_of_wav, read_mel_settings, write_mel_settings
+from processors.mel_folder import MelFolder
+from tests.sounds import RATE, ROOT, noise, write_sound
+from utils.audio import read_wav, write_wav
+from utils.config import MelConfig
+from utils.errors import UserError
+
+MEL = MelConfig(RATE, 1024, 1024, 256, 80, 0.0, 8000.0)
+
+
+def clips_of(sounds) -> list[Clip]:
+    stats = [(path.name, path.stat()) for path in sorted(sounds.iterdir())]
+    return [Clip(name[:-4], name, s.st_size, s.st_mtime_ns) for name, s in stats]
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    for seed in range(5):
+        write_sound(tmp_path / "sounds" / f"{seed}.wav", seed)
+    return tmp_path / "sounds"
+
+
+@pytest.fixture
+def folder(tmp_path, sounds):
+    return MelFolder(tmp_path / "data" / "mel", sounds, MEL)
+
+
+def go(folder, clips, num_workers=1) -> int:
+    """A whole run; returns how many mels it made."""
+    folder.begin()
+    made = sum(folder.make(folder.to_do(clips), num_workers))
+    folder.finish(clips)
+    return made
+
+
+def content(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.mel_dir.iterdir()}
+
+
+def test_a_mel_is_that_of_its_sound(folder, sounds):
+    clips = clips_of(sounds)
+    assert go(folder, clips) == 5
+    for clip in clips:
+        mel = np.load(folder.mel_dir / f"{clip.uid}.npy")
+        assert mel.dtype == np.float32
+        np.testing.assert_array_equal(mel, mel_of_wav(read_wav(sounds / clip.file, RATE), MEL))
+    names = {f"{seed}.npy" for seed in range(5)} | {"mel_config.json", "index.jsonl"}
+    assert content(folder).keys() == names
+    assert read_mel_settings(folder.mel_dir.parent) == MEL
+
+
+def test_the_number_of_workers_changes_nothing(folder, sounds, tmp_path):
+    go(folder, clips_of(sounds))
+    other = MelFolder(tmp_path / "other" / "mel", sounds, MEL)
+    go(other, clips_of(sounds), num_workers=3)
+    assert content(other) == content(folder)
+
+
+def test_a_second_run_redoes_only_what_is_stale(folder, sounds):
+    go(folder, clips_of(sounds))
+    assert go(folder, clips_of(sounds)) == 0
+    write_sound(sounds / "1.wav", seed=77, seconds=0.3)  # another sound
+    (folder.mel_dir / "2.npy").unlink()  # missing
+    (folder.mel_dir / "3.npy").write_bytes(b"half")  # damaged
+    folder.begin()
+    assert [clip.uid for clip in folder.to_do(clips_of(sounds))] == ["1", "2", "3"]
+    assert go(folder, clips_of(sounds)) == 3
+    assert np.load(folder.mel_dir / "1.npy").shape == (80, 18)
+
+
+def test_a_sound_that_went_bad_loses_its_mel_and_is_tried_again(folder, sounds):
+    go(folder, clips_of(sounds))
+    (sounds / "0.wav").write_text("words")
+    folder.begin()
+    assert sum(folder.make(folder.to_do(clips_of(sounds)), 1)) == 1
+    assert folder.finish(clips_of(sounds))[0].fault == "not decodable"
+    assert not (folder.mel_dir / "0.npy").exists()
+    write_sound(sounds / "0.wav", 0)
+    assert go(folder, clips_of(sounds)) == 1
+    assert (folder.mel_dir / "0.npy").exists()
+
+
+def test_other_settings_redo_all_and_leave_no_mixture(folder, sounds):
+    clips = clips_of(sounds)
+    go(folder, clips)
+    coarse = dataclasses.replace(MEL, n_mel=40)
+    again = MelFolder(folder.mel_dir, sounds, coarse)
+    again.begin()
+    # Killed here, there is no mel of the old settings, and no word that those there are good.
+    assert not list(folder.mel_dir.glob("*.npy"))
+    assert read_mel_settings(folder.mel_dir.parent) is None
+    assert sum(again.make(again.to_do(clips), 1)) == 5
+    again.finish(clips)
+    assert np.load(folder.mel_dir / "0.npy").shape[0] == 40
+    assert read_mel_settings(folder.mel_dir.parent) == coarse
+
+
+def test_damaged_settings_and_index_are_made_anew(folder, sounds):
+    go(folder, clips_of(sounds))
+    (folder.mel_dir / "mel_config.json").write_text("{")
+    assert go(folder, clips_of(sounds)) == 0  # the index knows what the mels were made with
+    lines = (folder.mel_dir / "index.jsonl").read_text().splitlines()
+    damaged = [lines[0], "[]", "{}", '{"uid": 3}', "\0\0", lines[1], lines[2][:40]]
+    (folder.mel_dir / "index.jsonl").write_text("\n".join(damaged))
+    assert go(folder, clips_of(sounds)) == 3
+
+
+def test_ranks_share_the_clips_out(folder, sounds, tmp_path):
+    go(folder, clips_of(sounds))
+    clips = clips_of(sounds)
+    ranks = [MelFolder(tmp_path / "ranks" / "mel", sounds, MEL, rank) for rank in (0, 1)]
+    ranks[0].begin()
+    for rank in (1, 0):
+        assert sum(ranks[rank].make(ranks[rank].to_do(clips[rank::2]), 1)) == 3 - rank
+    outcomes = ranks[0].finish(clips)
+    assert [outcome.uid for outcome in outcomes] == [clip.uid for clip in clips]
+    assert content(ranks[0]) == content(folder)
+
+
+def test_reasons_against_a_sound(tmp_path):
+    task = Task([], tmp_path / "mel", tmp_path, MEL)
+    write_sound(tmp_path / "short.wav", seconds=0.02)
+    write_wav(tmp_path / "silent.wav", np.zeros(8000), RATE)
+    write_wav(tmp_path / "clipped.wav", np.clip(noise(0.2) * 3, -1, 1), RATE)
+    write_sound(tmp_path / "fine.wav", seconds=0.05)
+    names = ("short", "silent", "clipped", "fine", "absent")
+    outcomes = dataclasses.replace(
+        task, clips=[Clip(name, f"{name}.wav", 0, 0) for name in names]
+    ).run()
+    assert [outcome.fault for outcome in outcomes] == ["too short", "silent", None, None, "missing"]
+    assert [outcome.clipped for outcome in outcomes] == [False, False, True, False, False]
+    assert (outcomes[3].seconds, outcomes[3].frames) == (0.05, 3)
+
+
+def test_names_that_cannot_be_a_file(tmp_path):
+    write_sound(tmp_path / "a.wav")
+    (tmp_path / "mel" / "a.npy").mkdir(parents=True)
+    (tmp_path / "mel" / "file").touch()
+    names = ["a", "file/b", "x" * 300]
+    task = Task([Clip(uid, "a.wav", 0, 0) for uid in names], tmp_path / "mel", tmp_path, MEL)
+    assert {outcome.fault for outcome in task.run()} == {"name that cannot be a file's"}
+
+
+def test_a_full_disk_is_a_clear_error(tmp_path, monkeypatch):
+    write_sound(tmp_path / "a.wav")
+    task = Task([Clip("a", "a.wav", 0, 0)], tmp_path / "mel", tmp_path, MEL)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("processors.clips.np.save", full)
+    with pytest.raises(UserError, match=r"a\.npy: cannot be written: No space left on device"):
+        task.run()
+
+
+def test_digest():
+    assert digest(noise(0.2, 1)) == digest(noise(0.2, 1))
+    assert len({digest(noise(0.2, seed)) for seed in range(20)}) == 20
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from processors.mel_folder import MelFolder
+from tests.processors.test_mel_folder import MEL, clips_of, go
+if __name__ == "__main__":
+    killed, sounds = Path(sys.argv[1], "killed", "mel"), Path(sys.argv[1], "sounds")
+    print(go(MelFolder(killed, sounds, MEL), clips_of(sounds), 2))
+"""
+
+
+def test_killed_at_any_moment_the_next_run_goes_on(tmp_path):
+    for seed in range(120):
+        write_sound(tmp_path / "sounds" / f"{seed}.wav", seed, seconds=1.0)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    mels = tmp_path / "killed" / "mel"
+    for already in (1, 60):
+        run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        while run.poll() is None and len(list(mels.glob("*.npy"))) < already:
+            time.sleep(0.005)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        time.sleep(0.5)  # workers notice that their parent is gone
+        count = len(list(mels.glob("*.npy")))
+        time.sleep(0.2)
+        assert len(list(mels.glob("*.npy"))) == count
+        assert not (mels / "mel_config.json").exists()
+    rest = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert int(rest.stdout) < 120
+    whole = MelFolder(tmp_path / "whole" / "mel", tmp_path / "sounds", MEL)
+    go(whole, clips_of(tmp_path / "sounds"), 2)
+    killed = MelFolder(mels, tmp_path / "sounds", MEL)
+    assert content(killed) == content(whole)
+
+
+def test_settings_file_is_what_the_contract_says(tmp_path):
+    write_mel_settings(tmp_path, MEL)
+    assert json.loads((tmp_path / "mel/mel_config.json").read_text())["hop_size"] == 256

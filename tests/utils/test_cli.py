@@ -1,0 +1,73 @@
+import argparse
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from tests.sounds import ROOT
+from utils.cli import add_config_arguments, parse_arguments, run_main
+from utils.errors import UserError
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_config_arguments(parser, "default.json")
+    parser.add_argument("--exp_name")
+    return parse_arguments(parser, arguments)
+
+
+def test_overrides_stand_anywhere():
+    arguments = parse("a.b=1", "--exp_name", "try", "c=2", "--config", "mine.json", "d=-3")
+    assert arguments.overrides == ["a.b=1", "c=2", "d=-3"]
+    assert (arguments.exp_name, arguments.config) == ("try", "mine.json")
+    assert parse().config == "default.json"
+
+
+@pytest.mark.parametrize("arguments", [["--unknown"], ["--exp", "x"], ["--exp_name"]])
+def test_unknown_flags_end_with_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(*arguments)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (UserError("no such thing; run: sh x"), 2, "error: no such thing; run: sh x\n"),
+        (OSError(errno.ENOSPC, "No space left", "a/b"), 2, "error: a/b: No space left\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_errors_of_the_user_are_one_line(error, status, message, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(main)
+    assert caught.value.code == status
+    assert capsys.readouterr().err == message
+
+
+def test_errors_of_ours_keep_their_traceback():
+    def main():
+        raise FileNotFoundError(errno.ENOENT, "ours")
+
+    with pytest.raises(FileNotFoundError):
+        run_main(main)
+
+
+def test_help_imports_nothing_heavy():
+    """`--help` within 1.5 s: torch and librosa alone would take longer."""
+    program = (
+        "import sys; sys.argv = ['preprocess.py', '--help']\n"
+        "import runpy\n"
+        "try: runpy.run_path('bins/tta/preprocess.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'librosa', 'scipy', 'transformers', 'soundfile'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "--num_workers" in run.stdout

@@ -23,7 +23,7 @@ from utils.errors import UserError
 
 MEL_FLOOR = 1e-5
 MAGNITUDE_EPSILON = 1e-9
-BLOCK_FRAMES = 256  # frames per FFT call: stays in the cache, and bounds memory on long clips
+BLOCK_FRAMES = 32  # frames per FFT call: in the cache, in recycled memory, bounded on long clips
 SETTINGS_FILE = "mel_config.json"
 REDO = "to make the mels anew, run: sh egs/tta/preprocess/run_preprocess.sh"
 

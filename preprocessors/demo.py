@@ -9,7 +9,6 @@ The traits of a clip, drawn from (seed, number), decide both its sound and its c
 from __future__ import annotations
 
 import csv
-import wave
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from preprocessors.demo_kinds import KINDS, Kind, sentence
 from preprocessors.demo_sounds import Draw, Traits, render
+from utils.audio import write_wav
 
 CLIP_SECONDS = 2.56  # 160 mel frames of 256 samples at 16 kHz
 # A round holds one clip of every kind and one of two events; each tenth round is for validation.
@@ -49,11 +49,11 @@ class DemoClip:
         return f"{self.kind.replace(' + ', '_then_').replace(' ', '-')}_{self.index:04d}.wav"
 
     def wav(self, sample_rate: int, seed: int) -> np.ndarray:
-        """The sound, [samples] int16. Two events share the length of the clip."""
+        """The sound, [samples] float64 in (-1, 1). Two events share the length of the clip."""
         samples = round(CLIP_SECONDS * sample_rate) // len(self.events)
         draw = Draw(seed, self.index, 1)
         events = [render(k.sound, traits, draw, samples, sample_rate) for k, traits in self.events]
-        return np.rint(np.concatenate(events) * 32767).astype("<i2")
+        return np.concatenate(events)
 
 
 def demo_clips(seed: int) -> list[DemoClip]:
@@ -87,20 +87,11 @@ def make_demo(folder: Path, sample_rate: int, seed: int) -> None:
     (folder / "wav").mkdir(parents=True, exist_ok=True)
     clips = demo_clips(seed)
     for clip in clips:
-        _write_wav(folder / "wav" / clip.file, clip.wav(sample_rate, seed), sample_rate)
+        write_wav(folder / "wav" / clip.file, clip.wav(sample_rate, seed), sample_rate)
     with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file", "caption", "split", "Kind"])
         table.writerows([clip.file, clip.caption, clip.split, clip.kind] for clip in clips)
-
-
-def _write_wav(path: Path, wav: np.ndarray, sample_rate: int) -> None:
-    """By the standard library, which writes nothing but samples and a fixed header."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sample_rate)
-        file.writeframes(wav.tobytes())
 
 
 def demo_prompts(seed: int) -> list[dict[str, str]]:

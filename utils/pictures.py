@@ -1,0 +1,65 @@
+"""Pictures of mels, for TensorBoard, beside generated sounds and on the quickstart's page."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from processors.mel import MEL_FLOOR
+
+# Loudness that is drawn brightest, ln: about that of a full-scale sine. The scale is the same for
+# every picture, so that loud looks loud and quiet looks quiet.
+BRIGHTEST = 2.0
+# matplotlib's magma at even steps: as even to the eye, in grey too.
+MAGMA = np.array(
+    [
+        (0, 0, 4),
+        (28, 16, 68),
+        (79, 18, 123),
+        (129, 37, 129),
+        (181, 54, 122),
+        (229, 80, 100),
+        (251, 135, 97),
+        (254, 194, 135),
+        (252, 253, 191),
+    ]
+)
+
+
+def mel_rgb(mel: np.ndarray) -> np.ndarray:
+    """mel [n_mel, frames] (ln) -> uint8 [n_mel, frames, 3], low frequencies at the bottom.
+
+    What is not finite is drawn as silence.
+    """
+    darkest = np.log(MEL_FLOOR)
+    place = (np.asarray(mel, dtype=np.float64)[::-1] - darkest) / (BRIGHTEST - darkest)
+    place = np.clip(np.nan_to_num(place, nan=0, posinf=0, neginf=0), 0, 1)
+    steps = np.linspace(0, 1, len(MAGMA))
+    return np.stack([np.interp(place, steps, MAGMA[:, i]) for i in range(3)], -1).astype(np.uint8)
+
+
+def mel_png(mel: np.ndarray, zoom: int = 3) -> bytes:
+    """The picture of mel [n_mel, frames] as a PNG file, `zoom` pixels a band and a frame."""
+    rgb = mel_rgb(mel).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    height, width, _ = rgb.shape
+    # Each row begins with its filter type, 0: none (PNG specification, section 9).
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), rgb.reshape(height, -1)], axis=1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", header)
+        + _chunk(b"IDAT", zlib.compress(rows.tobytes()))
+        + _chunk(b"IEND", b"")
+    )
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def write_mel_picture(path: str | Path, mel: np.ndarray) -> None:
+    """Writes the picture of mel [n_mel, frames] to a .png file."""
+    Path(path).write_bytes(mel_png(mel))

@@ -27,6 +27,7 @@ from utils.device import compiles, memory_format, to_device
 from utils.runs import find_weights
 from utils.seeds import generator
 
+MEAN_CLIPS = 200  # that the decoder's first bias is taken from
 STD_MEMORY = 0.99  # of the running estimate of the latent's standard deviation
 
 
@@ -40,6 +41,7 @@ class AutoencoderTraining:
         self.config, self.accelerator, self.share = config, accelerator, share
         self.seed = config.train.random_seed
         self.vae = AutoencoderKL(config.model.autoencoderkl)
+        self.starts_anew = checkpoint is None and config.train.init_from is None
         loss = config.model.loss
         self.objective = AutoencoderObjective(self.vae, loss.logvar_init)
         self.discriminator = PatchDiscriminator(loss.disc_channels, loss.disc_num_layers)
@@ -77,6 +79,18 @@ class AutoencoderTraining:
         self.train_clips = distinct_clips(load_split(self.config, "train"))
         self.valid_clips = distinct_clips(load_split(self.config, "valid"))
         self.frames = self.config.preprocess.segment_frames
+        if self.starts_anew:
+            self._start_at_mean()
+
+    @torch.no_grad()
+    def _start_at_mean(self) -> None:
+        """Lets the decoder begin at the mean of the mels (about -6), not at 0.
+
+        Else the first hundreds of steps go into moving one bias there.
+        """
+        clips = self.train_clips[:: max(1, len(self.train_clips) // MEAN_CLIPS)]
+        mels = [read_segment(mel_path(self.config, clip), self.frames) for clip in clips]
+        self.vae.decoder.conv_out.bias.fill_(float(np.mean([mel.mean() for mel in mels])))
 
     def batches(self, step: int) -> Iterator[dict]:
         """Pieces of batches from `step` on: {"mel": [B, 1, n_mel, frames], "uid": names}."""

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from utils.pictures import save_mel_picture
+from utils.pictures import write_mel_picture
 
 from utils.audio import write_wav
 
@@ -24,7 +24,7 @@ class Numbering:
     def write(self, wav: np.ndarray, mel: np.ndarray, sample_rate: int, receipt: dict) -> Path:
         """wav [T] in [-1, 1], mel [n_mel, frames]; returns the wav's path."""
         path = self._claim()
-        save_mel_picture(path.with_suffix(".png"), mel)
+        write_mel_picture(path.with_suffix(".png"), mel)
         text = json.dumps({"file": path.name, **receipt}, indent=2, ensure_ascii=False)
         path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
         write_wav(path, wav, sample_rate)

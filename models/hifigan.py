@@ -7,6 +7,7 @@ A HiFi-GAN is a folder in one of two formats:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from processors.mel import SETTINGS_FILE
-from utils.checkpoint import load_tensors, load_weights, read_json
+from utils.checkpoint import load_tensors, load_weights, read_json, write_json
 from utils.config import MelConfig
 from utils.errors import UserError
 from utils.typed_json import Origins, build
@@ -26,44 +27,56 @@ class HiFiGAN(nn.Module):
 
     Args:
         folder: in either of the two formats.
-        mel: the settings of the mels to come.
+        mel: the settings of the mels to come; None: those that it was made for.
+
+    Attributes: mel, what it was made for; generator, transformers' network.
 
     Raises:
         UserError: no HiFi-GAN, damaged, or made for another mel.
     """
 
-    def __init__(self, folder: Path, mel: MelConfig) -> None:
+    def __init__(self, folder: Path, mel: MelConfig | None = None) -> None:
         super().__init__()
         self.name = str(folder)
         config = read_json(folder / "config.json")
         published = "resblock" in config
-        found = _published_mel(folder, config) if published else _own_mel(folder, config)
-        if found != mel:
+        self.mel = _published_mel(folder, config) if published else _own_mel(folder, config)
+        if mel is not None and mel != self.mel:
             raise UserError(
                 f"vocoder {folder}: made for another mel than the model's:"
-                f" {', '.join(found.differences(mel))}"
+                f" {', '.join(self.mel.differences(mel))}"
             )
         shape = _published_shape(folder, config) if published else config
-        self.generator = _generator(folder, shape, mel)
+        self.generator = _generator(folder, shape, self.mel)
         weights = _newest(folder) if published else folder / "model.safetensors"
-        tensors = _published_tensors(weights, mel) if published else load_tensors(weights)
+        tensors = _published_tensors(weights, self.mel) if published else load_tensors(weights)
         load_weights(self.generator, tensors, weights)
         self.requires_grad_(False).eval()
 
     @torch.no_grad()
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         """mel [B, n_mel, frames] -> wav [B, frames * hop_size] float32 in [-1, 1]"""
-        return self.generator(mel.float().transpose(1, 2))
+        wav = self.generator(mel.float().transpose(1, 2))
+        # Upsampling with kernels that are longer by an odd number gives some samples too many.
+        return wav[:, : mel.shape[2] * self.mel.hop_size]
+
+    def save(self, folder: Path) -> None:
+        """Writes the first of the two formats."""
+        self.generator.save_pretrained(folder)
+        write_json(folder / SETTINGS_FILE, dataclasses.asdict(self.mel))
 
 
 def _generator(folder: Path, shape: dict[str, Any], mel: MelConfig) -> nn.Module:
     """The network that a SpeechT5HifiGanConfig describes, for this mel, with random weights."""
     from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
+    from models.hifigan_v3 import HifiGanV3
+
     try:
         config = SpeechT5HifiGanConfig.from_dict(shape)
         bands, samples = config.model_in_dim, math.prod(config.upsample_rates)
-        generator = SpeechT5HifiGan(config)
+        plain = config.architectures == [HifiGanV3.__name__]
+        generator = HifiGanV3(config) if plain else SpeechT5HifiGan(config)
     # A config may hold anything; what it breaks, and how, is up to transformers and torch.
     except Exception as error:
         raise UserError(f"{folder / 'config.json'}: describes no HiFi-GAN: {error}") from error
@@ -119,11 +132,10 @@ def _published_mel(folder: Path, config: dict[str, Any]) -> MelConfig:
 
 def _published_shape(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """The published config in the terms of SpeechT5HifiGanConfig."""
-    if str(config["resblock"]) != "1":
+    classes = {"1": "SpeechT5HifiGan", "2": "HifiGanV3"}
+    if str(config["resblock"]) not in classes:
         raise UserError(
-            f"{folder / 'config.json'}: resblock {config['resblock']!r} is not supported, only '1':"
-            " SpeechT5HifiGan has residual blocks of two convolutions a dilation, as HiFi-GAN V1"
-            " and V2 have and V3 has not"
+            f"{folder / 'config.json'}: resblock {config['resblock']!r} must be '1' or '2'"
         )
     names = (
         "upsample_initial_channel",
@@ -133,6 +145,7 @@ def _published_shape(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "resblock_dilation_sizes",
     )
     return {
+        "architectures": [classes[str(config["resblock"])]],
         "model_in_dim": _value(folder, config, "num_mels"),
         "sampling_rate": _value(folder, config, "sampling_rate"),
         "normalize_before": False,

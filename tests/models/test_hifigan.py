@@ -56,6 +56,20 @@ class ResBlock1(nn.Module):
         return x
 
 
+class ResBlock2(nn.Module):
+    def __init__(self, channels, kernel, dilations, norm):
+        super().__init__()
+        self.convs = nn.ModuleList(
+            norm(nn.Conv1d(channels, channels, kernel, padding=d * (kernel - 1) // 2, dilation=d))
+            for d in dilations
+        )
+
+    def forward(self, x):
+        for conv in self.convs:
+            x = x + conv(F.leaky_relu(x, 0.1))
+        return x
+
+
 class Generator(nn.Module):
     """The paper's generator (appendix A.1), with the published names of its parameters."""
 
@@ -71,7 +85,8 @@ class Generator(nn.Module):
             for size, dilations in zip(
                 h["resblock_kernel_sizes"], h["resblock_dilation_sizes"], strict=True
             ):
-                self.resblocks.append(ResBlock1(width, size, dilations, norm))
+                block = {"1": ResBlock1, "2": ResBlock2}[h["resblock"]]
+                self.resblocks.append(block(width, size, dilations, norm))
         self.kernels = len(h["resblock_kernel_sizes"])
         self.conv_post = norm(nn.Conv1d(width, 1, 7, padding=3))
 
@@ -84,9 +99,9 @@ class Generator(nn.Module):
         return torch.tanh(self.conv_post(F.leaky_relu(x)))[:, 0]
 
 
-def published(norm=nn.utils.weight_norm) -> Generator:
+def published(norm=nn.utils.weight_norm, config=PUBLISHED) -> Generator:
     torch.manual_seed(0)
-    generator = Generator(PUBLISHED, norm)
+    generator = Generator(config, norm)
     with torch.no_grad():  # so that g is not |v|, as it is at the start
         for parameter in generator.parameters():
             parameter.mul_(1 + 0.5 * torch.rand(parameter.shape)).add_(0.02)
@@ -141,6 +156,32 @@ def test_published_weights_sound_as_in_the_paper_s_network(tmp_path, mels, norm)
     torch.testing.assert_close(wav, generator(mels), rtol=1e-4, atol=1e-5)
 
 
+V3 = {**PUBLISHED, "resblock": "2", "resblock_dilation_sizes": [[1, 2], [2, 6]]}
+
+
+@torch.no_grad()
+def test_plain_residual_blocks(tmp_path, mels):
+    generator = published(config=V3)
+    vocoder = load_vocoder(write_published(tmp_path / "theirs", generator, V3), MEL)
+    wav = vocoder(mels)
+    assert wav.std() > 0.01
+    torch.testing.assert_close(wav, generator(mels), rtol=1e-4, atol=1e-5)
+    vocoder.save(tmp_path / "ours")
+    again = load_vocoder(str(tmp_path / "ours"), MEL)
+    torch.testing.assert_close(again(mels), wav, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_samples_beyond_the_last_frame_are_cut(tmp_path, mels):
+    """AudioLDM's vocoder has rates 5, 4, 2, 2, 2 and kernels 16, 16, 8, 4, 4: 32 samples more."""
+    shape = {**PUBLISHED, "upsample_kernel_sizes": [9, 5, 4]}
+    generator = published(config=shape)
+    expected = generator(mels)
+    assert expected.shape[1] > 9 * 16
+    wav = load_vocoder(write_published(tmp_path, generator, shape), MEL)(mels)
+    torch.testing.assert_close(wav, expected[:, : 9 * 16], rtol=1e-4, atol=1e-5)
+
+
 @torch.no_grad()
 def test_the_newest_generator_is_taken(tmp_path, mels):
     first, last = published(), published()
@@ -167,7 +208,8 @@ def test_another_mel_is_refused_by_name_of_the_setting(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"resblock": "2"}, "resblock '2' is not supported, only '1'"),
+        ({"resblock": "3"}, "resblock '3' must be '1' or '2'"),
+        ({"resblock": "2"}, "missing: resblocks.0.convs.0.weight"),
         ({"resblock_kernel_sizes": [3, 5]}, "weights of another model"),
         ({"upsample_rates": [4, 4, 2]}, "32 samples a frame"),
         ({"upsample_rates": "many"}, "describes no HiFi-GAN"),

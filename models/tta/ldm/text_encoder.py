@@ -229,7 +229,7 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int) -> PreTrainedToken
         ]
     )
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    captions = sorted(captions)
+    captions = list(captions)
     alphabet = _alphabet(map(tokenizer.normalizer.normalize_str, captions), vocab_size // 4 * 3)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

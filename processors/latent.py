@@ -8,7 +8,7 @@ deviation, in half precision, so that sampling from it still varies: 12 kB for t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,21 @@ WINDOWS_PER_BLOCK = 64
 WINDOWS_PER_BATCH = 8
 
 
+class Computed:
+    """Rows that are computed each time they are asked for, where nothing may be written."""
+
+    def __init__(self, compute: Callable[[list[int]], np.ndarray]) -> None:
+        self.compute = compute
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.compute([row])[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class LatentCache:
     """Posteriors of all windows: rows [2, z, h, w] float16, mean then standard deviation."""
 
-    rows: Rows
+    rows: Rows | Computed
     first: np.ndarray  # [clips + 1]: windows of clip c are first[c]..first[c + 1]
 
     def window(self, clip: int, random: np.random.Generator | None = None) -> int:
@@ -42,24 +52,22 @@ def window_starts(frames: int, segment: int) -> list[int]:
 
 
 def build_latent_cache(
-    folder: Path, paths: Sequence[Path], segment: int, vae, fingerprint: str, accelerator
+    folder: Path | None, paths: Sequence[Path], segment: int, vae, fingerprint: str, accelerator
 ) -> LatentCache:
     """Encodes the mels at `paths`, or finds that it was done before, below `folder`.
 
     `fingerprint` identifies the VAE's weights and its mel settings; together with the mels' sizes
-    and times of change it names the cache.
+    and times of change it names the cache. Without a folder each row is encoded when it is used.
     """
     starts = [window_starts(mel_frames(path), segment) for path in paths]
     windows = [(clip, start) for clip, clip_starts in enumerate(starts) for start in clip_starts]
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    here = folder / f"latent-{content_key(fingerprint, segment, stats)}"
+    first = np.cumsum([0, *(len(clip_starts) for clip_starts in starts)])
 
     @torch.inference_mode()
-    def encode(block: int) -> np.ndarray:
+    def encode(numbers: Sequence[int]) -> np.ndarray:
         rows = []
-        chosen = windows[block * WINDOWS_PER_BLOCK : (block + 1) * WINDOWS_PER_BLOCK]
-        for i in range(0, len(chosen), WINDOWS_PER_BATCH):
-            batch = chosen[i : i + WINDOWS_PER_BATCH]
+        for i in range(0, len(numbers), WINDOWS_PER_BATCH):
+            batch = [windows[number] for number in numbers[i : i + WINDOWS_PER_BATCH]]
             mels = np.stack([read_segment(paths[clip], segment, start) for clip, start in batch])
             mel = torch.from_numpy(mels[:, None]).to(accelerator.device)
             with accelerator.autocast():
@@ -67,7 +75,17 @@ def build_latent_cache(
             rows.append(torch.stack([posterior.mean, posterior.std], dim=1).half().cpu().numpy())
         return np.concatenate(rows)
 
+    if folder is None:
+        return LatentCache(Computed(encode), first)
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    here = folder / f"latent-{content_key(fingerprint, segment, stats)}"
+    numbers = range(len(windows))
     blocks = -(-len(windows) // WINDOWS_PER_BLOCK)
-    compute_blocks(here, blocks, encode, accelerator, "encoding sounds")
-    first = np.cumsum([0, *(len(clip_starts) for clip_starts in starts)])
+    compute_blocks(
+        here,
+        blocks,
+        lambda b: encode(numbers[b * WINDOWS_PER_BLOCK : (b + 1) * WINDOWS_PER_BLOCK]),
+        accelerator,
+        "encoding sounds",
+    )
     return LatentCache(Rows(here, blocks), first)

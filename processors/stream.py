@@ -65,6 +65,11 @@ class Share:
         base = step * self.batch_size
         return list(range(base + inside.start, base + inside.stop))
 
+    def clips(self, step: int, stream: ClipStream) -> list[int]:
+        """The clips of the whole batch of a step, those of other processes included."""
+        first = step * self.batch_size
+        return [stream.clip(position) for position in range(first, first + self.batch_size)]
+
     def from_step(self, step: int) -> Iterator[list[int]]:
         """Positions of every piece from `step` on, without end; a DataLoader's batch sampler."""
         while True:

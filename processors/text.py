@@ -27,21 +27,47 @@ class TextCache:
     def batch(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """text_emb [B, L, D] float16 and text_mask [B, L] bool, zeros behind each caption."""
         numbers = [self.index[caption] for caption in captions]
-        spans = [(int(self.first[n]), int(self.first[n + 1])) for n in numbers]
-        longest = max(stop - start for start, stop in spans)
-        length = -(-longest // PAD_TO) * PAD_TO
-        states = np.zeros((len(spans), length, self.rows.blocks[0].shape[1]), np.float16)
-        mask = np.zeros((len(spans), length), bool)
-        for i, (start, stop) in enumerate(spans):
-            states[i, : stop - start] = self.rows.span(start, stop)
-            mask[i, : stop - start] = True
-        return torch.from_numpy(states), torch.from_numpy(mask)
+        return packed([self.rows.span(int(self.first[n]), int(self.first[n + 1])) for n in numbers])
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputedText:
+    """What a TextCache gives, computed each time, where nothing may be written."""
+
+    text_encoder: torch.nn.Module
+
+    def batch(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        return packed(encode_captions(self.text_encoder, captions))
+
+
+def packed(states: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """States [tokens, D] of each caption -> text_emb [B, L, D] float16 and text_mask [B, L]."""
+    longest = max(len(rows) for rows in states)
+    length = -(-longest // PAD_TO) * PAD_TO
+    text_emb = np.zeros((len(states), length, states[0].shape[1]), np.float16)
+    text_mask = np.zeros((len(states), length), bool)
+    for i, rows in enumerate(states):
+        text_emb[i, : len(rows)] = rows
+        text_mask[i, : len(rows)] = True
+    return torch.from_numpy(text_emb), torch.from_numpy(text_mask)
+
+
+@torch.inference_mode()
+def encode_captions(text_encoder, captions: Sequence[str]) -> list[np.ndarray]:
+    """States [tokens, D] float16 of each caption."""
+    states, mask = text_encoder.encode(captions)
+    return [rows[kept.bool()].half().cpu().numpy() for rows, kept in zip(states, mask, strict=True)]
 
 
 def build_text_cache(
-    folder: Path, captions: Sequence[str], text_encoder, fingerprint: str, accelerator
-) -> TextCache:
-    """Encodes every distinct caption and the empty prompt, or finds that it was done before."""
+    folder: Path | None, captions: Sequence[str], text_encoder, fingerprint: str, accelerator
+) -> TextCache | ComputedText:
+    """Encodes every distinct caption and the empty prompt, or finds that it was done before.
+
+    Without a folder each caption is encoded when it is used.
+    """
+    if folder is None:
+        return ComputedText(text_encoder)
     distinct = ["", *sorted(set(captions) - {""})]
     here = folder / f"text-{content_key(fingerprint, text_encoder.max_tokens, distinct)}"
     lengths = []
@@ -49,13 +75,11 @@ def build_text_cache(
         _, mask = text_encoder.tokenize(distinct[i : i + CAPTIONS_PER_BLOCK])
         lengths += mask.sum(1).tolist()
 
-    @torch.inference_mode()
     def encode(block: int) -> np.ndarray:
-        rows = []
+        rows: list[np.ndarray] = []
         chosen = distinct[block * CAPTIONS_PER_BLOCK : (block + 1) * CAPTIONS_PER_BLOCK]
         for i in range(0, len(chosen), CAPTIONS_PER_BATCH):
-            states, mask = text_encoder.encode(chosen[i : i + CAPTIONS_PER_BATCH])
-            rows.append(states[mask.bool()].half().cpu().numpy())
+            rows += encode_captions(text_encoder, chosen[i : i + CAPTIONS_PER_BATCH])
         return np.concatenate(rows)
 
     blocks = -(-len(distinct) // CAPTIONS_PER_BLOCK)

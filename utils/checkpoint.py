@@ -26,13 +26,19 @@ STATE = "state.json"
 
 
 def save_tensors(path: Path, tensors: dict[str, Any]) -> None:
-    """Writes tensors by name; those that are not contiguous are made so."""
+    """Writes tensors by name; those that are not contiguous, or share memory, are copied."""
     import torch
     from safetensors.torch import save_file
 
+    seen: set[int] = set()
+
     def plain(tensor):
         # channels_last weights are stored in the ordinary order, as every reader expects
-        return tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
+        tensor = tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
+        address = tensor.untyped_storage().data_ptr()  # T5's embedding has two names
+        tensor = tensor.clone() if address in seen else tensor
+        seen.add(address)
+        return tensor
 
     save_file({name: plain(tensor) for name, tensor in tensors.items()}, path)
 
@@ -168,6 +174,11 @@ class Checkpoints:
     def all(self) -> list[Path]:
         """Checkpoint folders, oldest first."""
         return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
+
+    def clear_unfinished(self) -> None:
+        """Removes what a killed run left half written."""
+        for path in self.folder.glob(".step-*"):
+            shutil.rmtree(path)
 
     def save(self, step: int, state: dict, write: Callable[[Path], None]) -> Path:
         """Writes a checkpoint, then drops those that are neither among the newest nor the best."""

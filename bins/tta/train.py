@@ -20,12 +20,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add_config_arguments(parser, "egs/tta/audioldm/exp_config.json")
     parser.add_argument("--exp_name", help="folder in log_dir; default: the config's name")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="try a few steps, say what to expect, write nothing"
+    )
     arguments = parse_arguments(parser)
 
     from utils.config import load_config
+    from utils.runs import finished_at, run_folder
 
     config = load_config(arguments.config, arguments.overrides)
-    train(config, arguments.exp_name or default_name(arguments.config))
+    exp_name = arguments.exp_name or default_name(arguments.config)
+    folder = run_folder(config.log_dir, exp_name)
+    step = finished_at(folder)
+    if step is not None and step >= config.train.max_steps and not arguments.dry_run:
+        print(f"{folder}: finished at step {step}; a larger train.max_steps lets it go on")
+        return
+    train(config, exp_name, arguments.dry_run)
 
 
 def default_name(config: str) -> str:
@@ -34,7 +44,7 @@ def default_name(config: str) -> str:
     return path.parent.name + path.stem.removeprefix("exp_config")
 
 
-def train(config, exp_name: str) -> None:
+def train(config, exp_name: str, dry_run: bool) -> None:
     """Trains `config` in <log_dir>/<exp_name> up to max_steps, from where it was left.
 
     The loop knows a model by the few methods that models/tta/autoencoder/training.py and
@@ -43,22 +53,22 @@ def train(config, exp_name: str) -> None:
     import torch
 
     from modules.optimizer import clip_gradients, learning_rate, update
+    from utils.rehearsal import Rehearsal
     from utils.run import Run
 
     settings = config.train
-    run = Run(config, exp_name)
+    run = Rehearsal(config) if dry_run else Run(config, exp_name)
     task, accelerator = run.task, run.accelerator
     parts = settings.gradient_accumulation_steps
     batches = task.batches(run.step)
 
-    while run.step < settings.max_steps and not run.stop_requested():
+    while run.step < run.last_step and not run.stop_requested():
         # 1. Gradients, piece by piece of the batch, each network's right after its loss.
-        names, finite, losses = [], [], {}
+        finite, losses = [], {}
         for part in range(parts):
             waiting = time.perf_counter()
             batch = next(batches)
             run.waited += time.perf_counter() - waiting
-            names += batch["uid"]
             with synchronised(accelerator, task.wrapped, part + 1 == parts):
                 for network, loss, figures in task.losses(batch, run.step, part):
                     accelerator.backward(loss / parts)
@@ -72,16 +82,15 @@ def train(config, exp_name: str) -> None:
             norm = clip_gradients(task.learning[network].parameters(), settings.grad_clip)
             finite.append(norm.isfinite())
             run.figures.add({f"grad_norm_{network}": norm})
-        skip = accelerator.reduce(1 - torch.stack(finite).all().float(), reduction="sum").clamp(
-            max=1
-        )
+        wrong = 1 - torch.stack(finite).all().float()
+        skip = accelerator.reduce(wrong, reduction="sum").clamp(max=1)
         for network in losses:
             update(task.optimizers[network], rate, skip)
         run.figures.add(task.after_update(run.step))
         if task.ema:
             task.ema.update(task.objective.parameters(), run.step)
+        run.watch.note(run.step, skip)
         run.step += 1
-        run.watch.note(run.step, skip, names)
 
         # 3. What is due now: figures, validation, sounds, checkpoint.
         run.bar.update()

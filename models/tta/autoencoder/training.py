@@ -45,6 +45,7 @@ class AutoencoderTraining:
         loss = config.model.loss
         self.objective = AutoencoderObjective(self.vae, loss.logvar_init)
         self.discriminator = PatchDiscriminator(loss.disc_channels, loss.disc_num_layers)
+        self.d_weight = torch.zeros(())  # what balances the adversarial term
         if checkpoint:
             self._read(checkpoint)
         elif config.train.init_from:
@@ -52,6 +53,7 @@ class AutoencoderTraining:
         device = accelerator.device
         self.objective.to(device, memory_format=memory_format(device))
         self.discriminator.to(device, memory_format=memory_format(device))
+        self.d_weight = self.d_weight.to(device)
         if compiles(config.train.compile, device):
             self.vae.encoder.compile()
             self.vae.decoder.compile()
@@ -66,6 +68,7 @@ class AutoencoderTraining:
         self._discriminator = accelerator.prepare_model(self.discriminator)
         self.wrapped = (self._objective, self._discriminator)
         self._moments: list[Tensor] = []
+        self._last_gradients: list[Tensor] = []
 
     def _start_from(self, path: str) -> None:
         saved = load_vae(find_weights(path, self.config.log_dir, "AutoencoderKL"))
@@ -74,11 +77,15 @@ class AutoencoderTraining:
 
     # ------------------------------------------------------------ data
 
-    def load_data(self) -> None:
-        """Finds the clips of both splits. Several captions of a clip are one clip here."""
+    def load_data(self, cached: bool) -> None:
+        """Finds the clips of both splits. Several captions of a clip are one clip here.
+
+        Stage 1 reads the mels themselves and has nothing to cache, whatever `cached` says.
+        """
         self.train_clips = distinct_clips(load_split(self.config, "train"))
         self.valid_clips = distinct_clips(load_split(self.config, "valid"))
         self.frames = self.config.preprocess.segment_frames
+        self.stream = ClipStream(len(self.train_clips), self.seed)
         if self.starts_anew:
             self._start_at_mean()
 
@@ -96,8 +103,12 @@ class AutoencoderTraining:
         """Pieces of batches from `step` on: {"mel": [B, 1, n_mel, frames], "uid": names}."""
         paths = [mel_path(self.config, clip) for clip in self.train_clips]
         names = [clip["Uid"] for clip in self.train_clips]
-        dataset = MelDataset(paths, names, self.frames, ClipStream(len(paths), self.seed))
+        dataset = MelDataset(paths, names, self.frames, self.stream)
         return training_batches(dataset, self.share, step, self.config.train.num_workers)
+
+    def clips_of(self, step: int) -> list[str]:
+        """Names of the whole batch of a step, over all processes."""
+        return [self.train_clips[number]["Uid"] for number in self.share.clips(step, self.stream)]
 
     # ------------------------------------------------------------ learning
 
@@ -113,6 +124,7 @@ class AutoencoderTraining:
         figures = {name: terms[name].detach() for name in ("rec_loss", "nll_loss", "kl_loss")}
         figures["logvar"] = self.objective.logvar.detach().clone()
         latent = terms["latent"].detach().float()
+        figures["latent_nats"] = figures["kl_loss"] / latent[0].numel()
         self._moments.append(torch.stack([latent.mean(), latent.square().mean()]))
 
         if loss.disc_factor == 0 or step < loss.disc_start:
@@ -123,10 +135,10 @@ class AutoencoderTraining:
         seen = terms["reconstruction"].detach().requires_grad_()
         logits_real, logits_fake = self._discriminator(torch.cat([mel, seen])).float().chunk(2)
         (gradient,) = torch.autograd.grad(-logits_fake.mean(), seen, retain_graph=True)
-        d_weight = self._adaptive_weight(terms, gradient)
-        strength = loss.disc_factor * loss.disc_weight * d_weight
+        self._note_last_gradients(terms, gradient)
+        strength = loss.disc_factor * loss.disc_weight * self.d_weight
         adversarial = (terms["reconstruction"] * (strength * gradient)).sum()
-        figures["g_loss"], figures["d_weight"] = -logits_fake.detach().mean(), d_weight
+        figures["g_loss"], figures["d_weight"] = -logits_fake.detach().mean(), self.d_weight
         yield "generator", generator_loss + adversarial, figures
 
         d_loss = loss.disc_factor * hinge_discriminator_loss(logits_real, logits_fake)
@@ -134,13 +146,12 @@ class AutoencoderTraining:
         figures["logits_fake"] = logits_fake.mean()
         yield "discriminator", d_loss, {k: v.detach() for k, v in figures.items()}
 
-    def _adaptive_weight(self, terms: dict, gradient: Tensor) -> Tensor:
+    def _note_last_gradients(self, terms: dict, gradient: Tensor) -> None:
+        """Both terms' gradients at the decoder's last layer, of this piece of the batch."""
         last, reconstruction = self.vae.last_layer, terms["reconstruction"]
         (of_nll,) = torch.autograd.grad(terms["nll_loss"], last, retain_graph=True)
         (of_gan,) = torch.autograd.grad(reconstruction, last, gradient, retain_graph=True)
-        # Norms of the whole batch's gradients, so that more processes mean the same weight.
-        of_nll, of_gan = self.accelerator.reduce((of_nll, of_gan), reduction="mean")
-        return adaptive_weight(of_nll, of_gan, self.config.model.loss.max_adapt_d_weight)
+        self._last_gradients.append(torch.stack([of_nll, of_gan]))
 
     def _noise(self, step: int, part: int) -> Tensor:
         """This piece's share of the whole batch's noise for the posterior, [B, z, h, w]."""
@@ -159,7 +170,9 @@ class AutoencoderTraining:
         return model.z_channels, preprocess.n_mel // factor, preprocess.segment_frames // factor
 
     def after_update(self, step: int) -> dict[str, Tensor]:
-        """Keeps the latent's running standard deviation, stored with the VAE's weights."""
+        """Keeps what comes from the whole batch: the latent's deviation, the adversarial weight."""
+        if self._last_gradients:
+            self.d_weight = self._balanced()
         moments = torch.stack(self._moments).mean(0)
         self._moments.clear()
         mean, square = self.accelerator.reduce(moments, reduction="mean")
@@ -168,6 +181,18 @@ class AutoencoderTraining:
         kept = std.where(std.isfinite(), self.vae.latent_std)  # a step that is skipped leaves it
         self.vae.latent_std.lerp_(kept, 1 - memory)
         return {"latent_std": std}
+
+    def _balanced(self) -> Tensor:
+        """The adversarial weight for the next step, from the gradients of this whole batch.
+
+        One step late, it is the same however a batch is split over pieces and processes: the first
+        piece's backward pass comes before the last piece's forward pass.
+        """
+        gradients = torch.stack(self._last_gradients).mean(0)
+        self._last_gradients.clear()
+        of_nll, of_gan = self.accelerator.reduce(gradients, reduction="mean")
+        weight = adaptive_weight(of_nll, of_gan, self.config.model.loss.max_adapt_d_weight)
+        return weight.where(weight.isfinite(), self.d_weight)
 
     # ------------------------------------------------------------ looking and listening
 
@@ -219,7 +244,7 @@ class AutoencoderTraining:
     def write_training(self, folder: Path) -> None:
         """What going on needs besides: all else that learns."""
         tensors = {f"discriminator.{k}": v for k, v in self.discriminator.state_dict().items()}
-        tensors["logvar"] = self.objective.logvar
+        tensors |= {"logvar": self.objective.logvar, "d_weight": self.d_weight}
         save_tensors(folder / "loss.safetensors", tensors)
 
     def _read(self, folder: Path) -> None:
@@ -227,5 +252,6 @@ class AutoencoderTraining:
         load_weights(self.vae, load_tensors(weights), weights)
         tensors = load_tensors(folder / "loss.safetensors")
         self.objective.logvar.data.copy_(tensors.pop("logvar"))
+        self.d_weight = tensors.pop("d_weight")
         tensors = {name.removeprefix("discriminator."): t for name, t in tensors.items()}
         load_weights(self.discriminator, tensors, folder / "loss.safetensors")

@@ -114,10 +114,13 @@ class AudioLDMTraining:
 
     # ------------------------------------------------------------ data
 
-    def load_data(self) -> None:
-        """Builds or finds the caches of latents and of captions, for both splits."""
+    def load_data(self, cached: bool) -> None:
+        """Builds or finds the caches of latents and of captions, for both splits.
+
+        Without `cached` nothing is written, and what a batch needs is computed for it.
+        """
         config, encoder = self.config, self.text_encoder
-        folder = Path(config.preprocess.processed_dir) / "cache"
+        folder = Path(config.preprocess.processed_dir) / "cache" if cached else None
         everything = self.train_records + self.valid_records
         clips = distinct_clips(everything)
         numbers = {(clip["Dataset"], clip["Uid"]): n for n, clip in enumerate(clips)}
@@ -130,6 +133,7 @@ class AudioLDMTraining:
             self.saved_vae.fingerprint,
             self.accelerator,
         )
+        self.stream = ClipStream(len(self.train_records), self.seed)
         self.texts = None
         if not self.learns_text:
             captions = [record["Caption"] for record in everything]
@@ -139,17 +143,20 @@ class AudioLDMTraining:
 
     def batches(self, step: int) -> Iterator[dict]:
         """Pieces of batches from `step` on: {"posterior": [B, 2, z, h, w], "text", "text_mask"}."""
-        stream = ClipStream(len(self.train_records), self.seed)
         dropped = self.config.model.caption_dropout
         for positions in self.share.from_step(step):
             records, windows, captions = [], [], []
             for position in positions:
-                number, random = stream.clip(position), stream.random(position)
+                number, random = self.stream.clip(position), self.stream.random(position)
                 records.append(self.train_records[number])
                 windows.append(self.latents.window(self._clips[number], random))
                 keep = random.random() >= dropped
                 captions.append(records[-1]["Caption"] if keep else "")
             yield {**self._batch(windows, captions), "uid": [r["Uid"] for r in records]}
+
+    def clips_of(self, step: int) -> list[str]:
+        """Names of the whole batch of a step, over all processes."""
+        return [self.train_records[number]["Uid"] for number in self.share.clips(step, self.stream)]
 
     def _batch(self, windows: list[int], captions: list[str]) -> dict:
         posterior = torch.from_numpy(np.stack([self.latents.rows[window] for window in windows]))
@@ -161,19 +168,23 @@ class AudioLDMTraining:
     def losses(self, batch: dict, step: int, part: int) -> Iterator[tuple[str, Tensor, dict]]:
         """("unet", its loss, figures to log)."""
         random = generator(self.accelerator.device, self.seed, "diffusion", step)
-        error = self._errors(batch, random, self.share.batch_size, self.share.slice(part))
-        loss = error.mean()
+        mine = self.share.slice(part)
+        drawn = [numbers[mine] for numbers in self._draw(random, self.share.batch_size)]
+        loss = self._errors(batch, *drawn).mean()
         yield "unet", loss, {"loss": loss.detach()}
 
-    def _errors(self, batch: dict, random: torch.Generator, total: int, mine: slice) -> Tensor:
-        """The loss of every clip: `mine` of `total` clips for which numbers are drawn."""
+    def _draw(self, random: torch.Generator, clips: int) -> list[Tensor]:
+        """Random numbers for `clips` clips: timesteps, the posterior's spread, the noise."""
+        shape, device = (clips, *self.latent_shape), self.accelerator.device
+        steps = self.objective.schedule.alphas_cumprod.numel()
+        timesteps = torch.randint(steps, (clips,), generator=random, device=device)
+        spread, noise = (torch.randn(shape, generator=random, device=device) for _ in range(2))
+        return [timesteps, spread, noise]
+
+    def _errors(self, batch: dict, timesteps: Tensor, spread: Tensor, noise: Tensor) -> Tensor:
+        """The loss of every clip of the batch, with these random numbers."""
         device = self.accelerator.device
         posterior = to_device(batch["posterior"], device).float()
-        shape = (total, *posterior.shape[2:])
-        steps = self.objective.schedule.alphas_cumprod.numel()
-        timesteps = torch.randint(steps, (total,), generator=random, device=device)[mine]
-        spread = torch.randn(shape, generator=random, device=device)[mine]
-        noise = torch.randn(shape, generator=random, device=device)[mine]
         latent = self.vae.scale(posterior[:, 0] + posterior[:, 1] * spread)
         latent = latent.contiguous(memory_format=memory_format(device))
         text = to_device(batch["text"], device)
@@ -181,6 +192,13 @@ class AudioLDMTraining:
         return self._objective(
             latent, noise, timesteps, text, to_device(batch["text_mask"], device)
         )
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """[z, n_mel/f, frames/f]"""
+        shape, mel = self.vae.config, self.config.preprocess
+        factor = shape.downsampling
+        return shape.z_channels, mel.n_mel // factor, mel.segment_frames // factor
 
     def after_update(self, step: int) -> dict[str, Tensor]:
         """Nothing besides the weights changes in stage 2."""
@@ -202,11 +220,16 @@ class AudioLDMTraining:
             numbers = range(start, min(start + piece, count))
             windows = [self.latents.window(self._clips[first_valid + n]) for n in numbers]
             batch = self._batch(windows, [self.valid_records[n]["Caption"] for n in numbers])
-            random = generator(self.accelerator.device, self.seed, "validation", start)
-            error = self._errors(batch, random, len(numbers), slice(None))
+            error = self._errors(batch, *self._draw_for_clips(numbers))
             sums += torch.stack([error.sum(), torch.ones_like(error).sum()])
         total, clips = self.accelerator.reduce(sums).tolist()
         return {"loss": total / clips} if clips else {}
+
+    def _draw_for_clips(self, numbers: range) -> list[Tensor]:
+        """Each clip's own random numbers, whatever it is batched with."""
+        device = self.accelerator.device
+        drawn = [self._draw(generator(device, self.seed, "validation", n), 1) for n in numbers]
+        return [torch.cat(tensors) for tensors in zip(*drawn, strict=True)]
 
     @torch.no_grad()
     def samples(self) -> list[tuple[str, np.ndarray]]:

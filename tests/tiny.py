@@ -1,0 +1,121 @@
+"""A tiny data set, as preprocessing would leave it, and configs of both stages that fit it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from processors.mel import write_mel_settings
+from utils.config import Config, MelConfig, config_from_dict
+from utils.typed_json import merge, read_chain
+
+ROOT = Path(__file__).resolve().parent.parent
+MEL = MelConfig(4000, 64, 64, 32, 16, 0.0, 2000.0)
+FRAMES = 16
+WORDS = ("a dog", "a cat", "rain", "a bell", "an engine", "a bird", "wind", "a clock")
+
+STAGE_1 = {
+    "model": {
+        "autoencoderkl": {"ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1, "z_channels": 2},
+        "loss": {"disc_start": 2, "disc_channels": 8, "disc_num_layers": 1, "kl_weight": 1e-4},
+    },
+}
+STAGE_2 = {
+    "model": {
+        "text_encoder": {
+            "pretrained": None,
+            "max_tokens": 12,
+            "small": {"vocab_size": 80, "d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 16},
+        },
+        "audioldm": {
+            "in_channels": 2,
+            "out_channels": 2,
+            "model_channels": 32,
+            "channel_mult": [1, 1],
+            "num_res_blocks": 1,
+            "attention_resolutions": [2],
+            "num_heads": 2,
+            "context_dim": 16,
+        },
+    },
+    "inference": {"num_steps": 2, "demo_prompts": ["a dog"]},
+}
+TRAIN = {
+    "batch_size": 4,
+    "max_steps": 6,
+    "adam": {"lr": 1e-3},
+    "warmup_steps": 2,
+    "mixed_precision": "no",
+    "num_workers": 0,
+    "save_summary_steps": 2,
+    "valid_interval": 4,
+    "sample_interval": 1000,
+    "save_checkpoints_steps": 3,
+}
+
+
+def write_data(root: Path, clips: int = 11, dataset: str = "Tiny") -> Path:
+    """<root>/data/<dataset> with mels of several lengths, train.json and valid.json."""
+    folder = root / "data" / dataset
+    random = np.random.default_rng(5)
+    (folder / "mel").mkdir(parents=True)
+    records = []
+    for number in range(clips):
+        frames = (FRAMES, 9, 40)[number % 3]
+        tone = np.sin(np.arange(frames) * 0.3 * (number + 1))[None]
+        mel = -5 + 2 * tone + random.normal(size=(MEL.n_mel, frames))
+        np.save(folder / "mel" / f"clip {number}.npy", mel.astype(np.float32))
+        words = WORDS[number % len(WORDS)]
+        records.append({"Dataset": dataset, "Uid": f"clip {number}", "Caption": f"{words} sounds"})
+    write_mel_settings(folder, MEL)
+    (folder / "train.json").write_text(json.dumps(records[:-3]))
+    (folder / "valid.json").write_text(json.dumps(records[-3:]))
+    return folder
+
+
+def write_config(root: Path, stage: int, **train) -> Path:
+    """<root>/stage<N>.json, whose runs and data lie below root."""
+    model = STAGE_1 if stage == 1 else STAGE_2
+    base = ("autoencoderkl", "audioldm")[stage - 1]
+    mel = {name: getattr(MEL, name) for name in MEL.__dataclass_fields__}
+    config = {
+        "base_config": f"config/{base}.json",
+        "dataset": ["Tiny"],
+        "log_dir": str(root / "runs"),
+        "preprocess": {"processed_dir": str(root / "data"), "segment_frames": FRAMES, **mel},
+        **model,
+        "train": {**TRAIN, **train},
+    }
+    path = root / f"stage{stage}.json"
+    path.write_text(json.dumps(config, indent=1))
+    return path
+
+
+def load(path: Path, changes: dict | None = None) -> Config:
+    """The config of a file, with changes as nested dictionaries."""
+    data, origins = read_chain(path)
+    merge(data, changes or {}, origins, "the test")
+    return config_from_dict(data, origins, str(path))
+
+
+def environment(**more: str) -> dict[str, str]:
+    """For a started process: one thread, no device, nothing of an outer launcher."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return {**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **more}
+
+
+def program(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Runs bins/tta/<name>.py to its end."""
+    command = [sys.executable, str(ROOT / "bins" / "tta" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300
+    )
+
+
+def train(config: Path, *arguments: object) -> subprocess.CompletedProcess:
+    return program("train", "--config", config, *arguments)

@@ -47,7 +47,10 @@ class MelFolder:
 
         Until `finish`, a folder with mels of other settings has no settings file: it is refused.
         """
-        self.mel_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self.mel_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.mel_dir}: cannot be made: {error.strerror}") from None
         self._merge_journals()
         for unfinished in self.mel_dir.glob(".*.part"):
             unfinished.unlink()

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,28 +89,38 @@ def _open_regular_file(path: str | Path) -> int:
 
 def _decode(file, sample_rate: int) -> tuple[np.ndarray, float]:
     """The open file's mono wav at `sample_rate`, and the share of its samples at full scale."""
-    import soxr
-
     if not MIN_RATE <= file.samplerate <= MAX_RATE:  # a damaged header
         raise AudioError("sample rate out of range", f"{file.samplerate} Hz")
-    announced = _announced_frames(file)
-    resampler = None
-    if file.samplerate != sample_rate:
-        resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, "float32", "HQ")
+    announced, size = _announced_frames(file), BLOCK_SAMPLES // file.channels
+    resample = _resampler(file.samplerate, sample_rate, one_block=file.frames <= size)
     parts, frames, full_scale = [], 0, 0
-    while len(block := file.read(BLOCK_SAMPLES // file.channels, "float32", always_2d=True)):
+    for start in range(0, file.frames, size):
+        block = file.read(size, "float32", always_2d=True)
+        if len(block) == 0:
+            break
         frames += len(block)
         if max(float(block.max()), -float(block.min())) >= FULL_SCALE:
             full_scale += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
         mono = block.mean(axis=1) if file.channels > 1 else block[:, 0]
-        parts.append(mono if resampler is None else resampler.resample_chunk(mono))
+        parts.append(resample(mono, start + size >= file.frames))
     if frames < 0.98 * announced:
         raise AudioError("truncated", f"{frames} of {announced} samples")
     if frames == 0:
         raise AudioError("empty file")
-    if resampler is not None:
-        parts.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
     return np.concatenate(parts), full_scale / (frames * file.channels)
+
+
+def _resampler(
+    rate: int, sample_rate: int, one_block: bool
+) -> Callable[[np.ndarray, bool], np.ndarray]:
+    """(a block, whether it is the last) -> the block at `sample_rate`, block to block seamless."""
+    import soxr
+
+    if rate == sample_rate:
+        return lambda block, last: block
+    if one_block:  # the same samples as from a stream, in less time
+        return lambda block, last: soxr.resample(block, rate, sample_rate, "HQ")
+    return soxr.ResampleStream(rate, sample_rate, 1, "float32", "HQ").resample_chunk
 
 
 def _announced_frames(file) -> int:

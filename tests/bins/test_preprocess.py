@@ -203,6 +203,13 @@ def test_unknown_data_sets_and_empty_folders(tmp_path):
         run(config)
 
 
+def test_a_processed_dir_that_cannot_be_made(config, tmp_path):
+    (tmp_path / "file").touch()
+    elsewhere = make_config(tmp_path / "file", f"dataset_path.Sounds={tmp_path / 'Sounds'}")
+    with pytest.raises(UserError, match=r"file/Sounds/mel: cannot be made"):
+        run(elsewhere)
+
+
 def shell(*arguments, **environment) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["sh", str(ROOT / "egs/tta/preprocess/run_preprocess.sh"), *arguments],

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.resnet import GROUPS
+from modules.resnet import Norm
 
 
 class KeysValues(NamedTuple):
@@ -71,9 +71,9 @@ class Attention(nn.Module):
 class MapAttention(Attention):
     """One-headed self-attention over a feature map, with norm and residual: the autoencoder's."""
 
-    def __init__(self, channels: int, eps: float) -> None:
+    def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__(channels, heads=1, bias=True)
-        self.group_norm = nn.GroupNorm(GROUPS, channels, eps)
+        self.group_norm = norm.over(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [B, C, H, W] -> [B, C, H, W]"""
@@ -134,9 +134,11 @@ class TransformerBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """Transformer blocks over the places of a feature map (Rombach et al. 2022, appendix E.2.1)."""
 
-    def __init__(self, channels: int, heads: int, text_channels: int, depth: int) -> None:
+    def __init__(
+        self, channels: int, heads: int, text_channels: int, depth: int, norm: Norm
+    ) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels, eps=1e-6)
+        self.norm = norm.over(channels)
         self.proj_in = nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, heads, text_channels) for _ in range(depth)

@@ -6,11 +6,21 @@ module keeps the memory format of its input: give channels_last, get channels_la
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-GROUPS = 32  # of every GroupNorm in the autoencoder and the U-Net
+
+class Norm(NamedTuple):
+    """What the group norms of a network have in common."""
+
+    groups: int
+    eps: float
+
+    def over(self, channels: int) -> nn.GroupNorm:
+        return nn.GroupNorm(self.groups, channels, self.eps)
 
 
 class ResnetBlock(nn.Module):
@@ -18,18 +28,18 @@ class ResnetBlock(nn.Module):
 
     Args:
         in_channels, out_channels: a 1x1 convolution carries x over where they differ.
-        eps: of both GroupNorms.
+        norm: of both group norms.
         time_channels: width of the time embedding that is added; None: there is none.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, eps: float, time_channels: int | None = None
+        self, in_channels: int, out_channels: int, norm: Norm, time_channels: int | None = None
     ) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, in_channels, eps)
+        self.norm1 = norm.over(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.time_emb_proj = nn.Linear(time_channels, out_channels) if time_channels else None
-        self.norm2 = nn.GroupNorm(GROUPS, out_channels, eps)
+        self.norm2 = norm.over(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         same = in_channels == out_channels
         self.conv_shortcut = None if same else nn.Conv2d(in_channels, out_channels, 1)

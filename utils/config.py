@@ -29,6 +29,14 @@ from utils.typed_json import (
 __all__ = ["ConfigError"]
 
 
+def norm_groups(channels: int) -> int:
+    """Groups of a network's group norms: 32, or fewer so that 4 channels share one.
+
+    With a group for each channel, the level of what a channel carries would be lost.
+    """
+    return min(32, channels // 4)
+
+
 @dataclass(frozen=True)
 class MelConfig:
     """What fixes a mel. Two mels are interchangeable exactly if these agree."""
@@ -113,9 +121,13 @@ class AutoencoderKLConfig:
 
     def __post_init__(self) -> None:
         if self.ch % 32:
-            raise ConfigError(f"ch {self.ch} must be a multiple of 32 (GroupNorm has 32 groups)")
+            raise ConfigError(f"ch {self.ch} must be a multiple of 32 (for its group norms)")
         if not self.ch_mult:
             raise ConfigError("ch_mult must name at least one level")
+
+    @property
+    def norm_groups(self) -> int:
+        return norm_groups(self.ch)
 
     @property
     def downsampling(self) -> int:
@@ -154,8 +166,8 @@ class UNetConfig:
     def __post_init__(self) -> None:
         if self.model_channels % 32:
             raise ConfigError(
-                f"model_channels {self.model_channels} must be a multiple of 32 (GroupNorm has"
-                " 32 groups)"
+                f"model_channels {self.model_channels} must be a multiple of 32 (for its group"
+                " norms)"
             )
         if not self.channel_mult:
             raise ConfigError("channel_mult must name at least one level")
@@ -172,6 +184,10 @@ class UNetConfig:
                     f"attention_resolutions {factor} must be one of {reachable}, the downsampling"
                     f" factors of {len(reachable)} levels"
                 )
+
+    @property
+    def norm_groups(self) -> int:
+        return norm_groups(self.model_channels)
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,19 @@ from torch import nn
 
 from modules.attention import MapAttention
 from modules.distributions import DiagonalGaussian
-from modules.resnet import GROUPS, Downsample, ResnetBlock, Upsample
+from modules.resnet import Downsample, Norm, ResnetBlock, Upsample
 from utils.config import AutoencoderKLConfig
 
-EPS = 1e-6  # of every GroupNorm here
+EPS = 1e-6  # of every group norm here
 
 
 class MiddleBlock(nn.Module):
     """Two residual blocks, with self-attention between them or not."""
 
-    def __init__(self, channels: int, attention: bool) -> None:
+    def __init__(self, channels: int, attention: bool, norm: Norm) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList([MapAttention(channels, EPS)] if attention else [])
-        self.resnets = nn.ModuleList(ResnetBlock(channels, channels, EPS) for _ in range(2))
+        self.attentions = nn.ModuleList([MapAttention(channels, norm)] if attention else [])
+        self.resnets = nn.ModuleList(ResnetBlock(channels, channels, norm) for _ in range(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.resnets[0](x)
@@ -35,11 +35,13 @@ class MiddleBlock(nn.Module):
 class DownBlock(nn.Module):
     """Residual blocks at one resolution, then half of it except at the last level."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, last: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, num_blocks: int, norm: Norm, last: bool
+    ) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * num_blocks
         self.resnets = nn.ModuleList(
-            ResnetBlock(widths[i], widths[i + 1], EPS) for i in range(num_blocks)
+            ResnetBlock(widths[i], widths[i + 1], norm) for i in range(num_blocks)
         )
         self.downsamplers = nn.ModuleList([] if last else [Downsample(out_channels, pad_end=True)])
 
@@ -52,11 +54,13 @@ class DownBlock(nn.Module):
 class UpBlock(nn.Module):
     """Residual blocks at one resolution, then twice of it except at the last level."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, last: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, num_blocks: int, norm: Norm, last: bool
+    ) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * num_blocks
         self.resnets = nn.ModuleList(
-            ResnetBlock(widths[i], widths[i + 1], EPS) for i in range(num_blocks)
+            ResnetBlock(widths[i], widths[i + 1], norm) for i in range(num_blocks)
         )
         self.upsamplers = nn.ModuleList([] if last else [Upsample(out_channels)])
 
@@ -73,6 +77,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: AutoencoderKLConfig) -> None:
         super().__init__()
+        norm = Norm(config.norm_groups, EPS)
         widths = [config.ch * mult for mult in config.ch_mult]
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
@@ -80,12 +85,13 @@ class Encoder(nn.Module):
                 widths[max(level - 1, 0)],
                 widths[level],
                 config.num_res_blocks,
+                norm,
                 last=level == len(widths) - 1,
             )
             for level in range(len(widths))
         )
-        self.mid_block = MiddleBlock(widths[-1], config.attention)
-        self.conv_norm_out = nn.GroupNorm(GROUPS, widths[-1], EPS)
+        self.mid_block = MiddleBlock(widths[-1], config.attention, norm)
+        self.conv_norm_out = norm.over(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.z_channels, 3, padding=1)
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
@@ -101,19 +107,21 @@ class Decoder(nn.Module):
 
     def __init__(self, config: AutoencoderKLConfig) -> None:
         super().__init__()
+        norm = Norm(config.norm_groups, EPS)
         widths = [config.ch * mult for mult in reversed(config.ch_mult)]
         self.conv_in = nn.Conv2d(config.z_channels, widths[0], 3, padding=1)
-        self.mid_block = MiddleBlock(widths[0], config.attention)
+        self.mid_block = MiddleBlock(widths[0], config.attention, norm)
         self.up_blocks = nn.ModuleList(
             UpBlock(
                 widths[max(level - 1, 0)],
                 widths[level],
                 config.num_res_blocks + 1,
+                norm,
                 last=level == len(widths) - 1,
             )
             for level in range(len(widths))
         )
-        self.conv_norm_out = nn.GroupNorm(GROUPS, widths[-1], EPS)
+        self.conv_norm_out = norm.over(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.out_ch, 3, padding=1)
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:

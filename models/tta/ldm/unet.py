@@ -14,10 +14,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from modules.attention import KeysValues, SpatialTransformer
-from modules.resnet import GROUPS, Downsample, ResnetBlock, Upsample
+from modules.resnet import Downsample, Norm, ResnetBlock, Upsample
 from utils.config import UNetConfig
 
-EPS = 1e-5  # of every GroupNorm here but the transformers'
+EPS = 1e-5  # of the residual blocks' group norms
+TRANSFORMER_EPS = 1e-6
 
 
 class TextContext(NamedTuple):
@@ -79,12 +80,17 @@ class Level(nn.Module):
     ) -> None:
         super().__init__()
         time_channels = time_width(config)
+        norm = Norm(config.norm_groups, EPS)
         self.resnets = nn.ModuleList(
-            ResnetBlock(width_in, width_out, EPS, time_channels) for width_in in widths_in
+            ResnetBlock(width_in, width_out, norm, time_channels) for width_in in widths_in
         )
         self.attentions = nn.ModuleList(
             SpatialTransformer(
-                width_out, config.num_heads, config.context_dim, config.transformer_depth
+                width_out,
+                config.num_heads,
+                config.context_dim,
+                config.transformer_depth,
+                Norm(config.norm_groups, TRANSFORMER_EPS),
             )
             for _ in widths_in
             if attention
@@ -148,7 +154,8 @@ class MiddleLevel(Level):
 
     def __init__(self, config: UNetConfig, width: int) -> None:
         super().__init__(config, [width], width, attention=True)
-        self.resnets.append(ResnetBlock(width, width, EPS, time_width(config)))
+        norm = Norm(config.norm_groups, EPS)
+        self.resnets.append(ResnetBlock(width, width, norm, time_width(config)))
 
     def forward(
         self, x: torch.Tensor, time_emb: torch.Tensor, text: list[KeysValues], mask: torch.Tensor
@@ -227,7 +234,7 @@ class UNet(nn.Module):
                 UpLevel(config, width_in, used, width, attends[level], last=level == 0)
             )
             width_in = width
-        self.conv_norm_out = nn.GroupNorm(GROUPS, widths[0], EPS)
+        self.conv_norm_out = Norm(config.norm_groups, EPS).over(widths[0])
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
         self._initialise()
 

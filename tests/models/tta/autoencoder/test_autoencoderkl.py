@@ -29,6 +29,7 @@ def theirs(config: AutoencoderKLConfig) -> diffusers.AutoencoderKL:
         down_block_types=["DownEncoderBlock2D"] * levels,
         up_block_types=["UpDecoderBlock2D"] * levels,
         layers_per_block=config.num_res_blocks,
+        norm_num_groups=config.norm_groups,
         mid_block_add_attention=config.attention,
     )
 

@@ -39,6 +39,7 @@ def theirs(config: UNetConfig) -> diffusers.UNet2DConditionModel:
         out_channels=config.out_channels,
         block_out_channels=widths,
         layers_per_block=config.num_res_blocks,
+        norm_num_groups=config.norm_groups,
         down_block_types=["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         up_block_types=["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
         transformer_layers_per_block=config.transformer_depth,

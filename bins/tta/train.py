@@ -41,7 +41,8 @@ def main() -> None:
 def default_name(config: str) -> str:
     """egs/tta/audioldm/exp_config_latent_4_5_39.json -> audioldm_latent_4_5_39."""
     path = Path(config).resolve()
-    return path.parent.name + path.stem.removeprefix("exp_config")
+    parts = [path.parent.name, path.stem.removeprefix("exp_config").strip("_")]
+    return "_".join(part for part in parts if part)
 
 
 def train(config, exp_name: str, dry_run: bool) -> None:

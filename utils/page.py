@@ -137,7 +137,7 @@ def _galleries(clips: Sequence[PageClip]) -> list[str]:
 def _card(clip: PageClip) -> str:
     prompt = escape(clip.prompt)
     verdict, sign = ("right", "✓") if clip.recognised else ("wrong", "✗")
-    tag = '<span>new wording</span>' if clip.new_wording else ""
+    tag = "<span>new wording</span>" if clip.new_wording else ""
     return (
         f"<figure>\n"
         f'<img src="{quote(clip.picture)}" alt="Mel spectrogram of: {prompt}" loading="lazy">\n'

@@ -203,7 +203,7 @@ def slow_clicking(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int
 
 
 def fast_clicking(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np.ndarray:
-    return _clicks(traits, draw, time, sample_rate, rate=draw.between(7, 10))
+    return _clicks(traits, draw, time, sample_rate, rate=draw.between(5, 7))
 
 
 def bird(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -130,8 +130,8 @@ def voice(turns: np.ndarray) -> np.ndarray:
 
 
 def _glide(traits: Traits, draw: Draw, time: np.ndarray, rising: bool) -> np.ndarray:
-    low = draw.between(800, 1000) if traits.pitch == "high" else draw.between(250, 350)
-    high = low * draw.between(2.1, 2.5)
+    low = draw.between(560, 700) if traits.pitch == "high" else draw.between(200, 280)
+    high = low * draw.between(3.0, 3.4)  # at most 2380 Hz: its overtones stay below 8 kHz
     first, last = (low, high) if rising else (high, low)
     start = draw.between(0, 0.1) * time[-1]
     end = draw.between(0.88, 1) * time[-1]

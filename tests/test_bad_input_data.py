@@ -12,10 +12,22 @@ import soundfile
 
 from bins.tta.preprocess import preprocess
 from processors.metadata import load_split, mel_path
-from tests.sounds import RATE, captions_csv, make_config, noise, write_sound
+from tests.sounds import (
+    RATE,
+    captions_csv,
+    make_config,
+    make_mels_in_process,
+    noise,
+    write_sound,
+)
 from utils.audio import write_wav
 from utils.errors import UserError
 from utils.ranks import find_ranks
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    make_mels_in_process(monkeypatch)
 
 
 def run(config, num_workers=1) -> dict:
@@ -182,15 +194,6 @@ def test_all_of_it_at_once(tmp_path):
     assert {name.split("/")[2] for name in made} == set(kinds)
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    """No worker processes: they are started once, for all of it, above."""
-    monkeypatch.setattr(
-        "processors.mel_folder._run_tasks", lambda tasks, _: (task.run() for task in tasks)
-    )
-
-
-@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("name", [name for name in GOOD if name != "10 minutes.wav"])
 def test_a_good_file(tmp_path, name):
     make_folder(tmp_path / "Sounds", [name])
@@ -204,7 +207,6 @@ def test_a_good_file(tmp_path, name):
     assert mel.max() > -5  # there is a sound in it
 
 
-@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file(tmp_path, name):
     folder = tmp_path / "data" / "Sounds"
@@ -218,7 +220,6 @@ def test_a_bad_file(tmp_path, name):
     assert reason == BAD[name][1]
 
 
-@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("row", BAD_ROWS, ids=BAD_ROWS.values())
 def test_a_bad_row(tmp_path, row):
     make_folder(tmp_path / "Sounds", ["two words.wav", "float.wav"])

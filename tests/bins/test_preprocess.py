@@ -11,12 +11,24 @@ import pytest
 from bins.tta.preprocess import preprocess
 from processors.mel import check_mel_settings
 from processors.metadata import load_split, mel_path, read_metadata
-from tests.sounds import ROOT, captions_csv, make_config, noise, write_sound
+from tests.sounds import (
+    ROOT,
+    captions_csv,
+    make_config,
+    make_mels_in_process,
+    noise,
+    write_sound,
+)
 from utils.audio import write_wav
 from utils.errors import UserError
 from utils.ranks import find_ranks
 
 HEADER = "audiocap_id,youtube_id,start_time,caption\n"
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    make_mels_in_process(monkeypatch)
 
 
 def run(config, num_workers=1) -> dict:

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import os
@@ -5,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from processors.clips import Clip, Task, digest
 from processors.mel import mel_of_wav, read_mel_settings, write_mel_settings
 from processors.mel_folder import MelFolder
-from tests.sounds import RATE, ROOT, noise, write_sound
+from tests.sounds import RATE, ROOT, make_mels_in_process, noise, write_sound
 from utils.audio import read_wav, write_wav
 from utils.config import MelConfig
 from utils.errors import UserError
@@ -35,6 +37,11 @@ def sounds(tmp_path):
 @pytest.fixture
 def folder(tmp_path, sounds):
     return MelFolder(tmp_path / "data" / "mel", sounds, MEL)
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    make_mels_in_process(monkeypatch)
 
 
 def go(folder, clips, num_workers=1) -> int:
@@ -181,6 +188,16 @@ if __name__ == "__main__":
 """
 
 
+def alive_in_session(session: int) -> bool:
+    """Whether a process of the session still runs; one that only waits to be buried does not."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, its_session = path.read_text().rsplit(")", 1)[1].split()[:4]
+            if int(its_session) == session and state != "Z":
+                return True
+    return False
+
+
 def test_killed_at_any_moment_the_next_run_goes_on(tmp_path):
     for seed in range(120):
         write_sound(tmp_path / "sounds" / f"{seed}.wav", seed, seconds=1.0)
@@ -189,15 +206,17 @@ def test_killed_at_any_moment_the_next_run_goes_on(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     mels = tmp_path / "killed" / "mel"
     for already in (1, 60):
-        run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        run = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+        )
         while run.poll() is None and len(list(mels.glob("*.npy"))) < already:
             time.sleep(0.005)
         run.send_signal(signal.SIGKILL)
         run.wait()
-        time.sleep(0.5)  # workers notice that their parent is gone
-        count = len(list(mels.glob("*.npy")))
-        time.sleep(0.2)
-        assert len(list(mels.glob("*.npy"))) == count
+        deadline = time.monotonic() + 60
+        while alive_in_session(run.pid):  # the workers follow
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         assert not (mels / "mel_config.json").exists()
     rest = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert int(rest.stdout) < 120

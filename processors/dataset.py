@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -71,10 +72,17 @@ def training_batches(dataset: MelDataset, share: Share, step: int, workers: int)
             batch_sampler=share.from_step(step),
             collate_fn=_as_it_is,
             num_workers=workers,
+            worker_init_fn=_leave_stopping_to_parent,
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if workers else None,
         )
     )
+
+
+def _leave_stopping_to_parent(_worker: int) -> None:
+    """A stop that a terminal or a cluster sends to all processes must not break the last step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: dict) -> dict:

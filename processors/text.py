@@ -1,4 +1,4 @@
-"""caption -> text embedding, once: the frozen T5's states of all captions, packed by true length."""
+"""caption -> text embedding, once: the frozen T5's states of all captions, without pads."""
 
 from __future__ import annotations
 

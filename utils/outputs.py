@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-from utils.pictures import write_mel_picture
 
 from utils.audio import write_wav
+from utils.pictures import write_mel_picture
 
 
 class Numbering:

@@ -1,4 +1,4 @@
-"""--dry_run: the loop's first steps for real, one validation batch, and what to expect. No files."""
+"""--dry_run: the loop's first steps for real, a validation batch, what to expect; no files."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Run:
             name = inference.vocoder if inference else "griffin_lim"
             self.vocoder = load_vocoder(name, self.config.preprocess.mel)
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = claim(self.folder)
+            claim(self.folder)
             self.checkpoints.clear_unfinished()
             write_json(self.folder / "config.json", described(self.config, self.step))
             self.board = Board(self.folder, self.step)

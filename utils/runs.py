@@ -8,9 +8,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import importlib.metadata
+import os
 import subprocess
 from pathlib import Path
-from typing import TextIO
 
 from utils.checkpoint import Checkpoints, read_json
 from utils.config import Config, MelConfig, config_from_dict
@@ -44,22 +44,20 @@ def finished_at(folder: Path) -> int | None:
     return made_with.get("step") if isinstance(made_with, dict) else None
 
 
-def claim(folder: Path) -> TextIO:
-    """Makes the run's folder this process's own, for as long as the file returned stays open.
+def claim(folder: Path) -> None:
+    """Makes the run's folder this process's own until it ends, however that happens.
 
-    Raises UserError where another training is at work in it. A lock of the kernel's: it ends with
-    its process, however that ends.
+    Raises UserError where another training is at work in it.
     """
-    file = open(folder / ".lock", "w")
+    handle = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT)  # the lock lives as long as this
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise UserError(
                 f"{folder}: another training is at work there; wait for it, or choose another"
                 " --exp_name"
             ) from None  # other errors: a file system without locks
-    return file
 
 
 def described(config: Config, step: int) -> dict:

@@ -98,8 +98,10 @@ class AutoencoderTraining:
         posterior is narrow, so that what the encoder says is not lost in noise.
         """
         clips = self.train_clips[:: max(1, len(self.train_clips) // MEAN_CLIPS)]
-        mels = [read_segment(mel_path(self.config, clip), self.frames) for clip in clips]
-        self.vae.decoder.conv_out.bias.fill_(float(np.mean([mel.mean() for mel in mels])))
+        segments = (read_segment(mel_path(self.config, clip), self.frames) for clip in clips)
+        means = [mean for mean in map(np.mean, segments) if np.isfinite(mean)]
+        if means:
+            self.vae.decoder.conv_out.bias.fill_(float(np.mean(means)))
         self.vae.quant_conv.bias[self.vae.config.z_channels :].fill_(START_LOGVAR)
 
     def batches(self, step: int) -> Iterator[dict]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models.tta.ldm.text_encoder import TextEncoder
 from torch import Tensor
 
 from models.tta.autoencoder.saved import check_mel, load_vae
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
 from models.tta.ldm.pipeline import Pipeline
+from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from modules.ema import EMA
 from modules.optimizer import adamw

@@ -1,0 +1,191 @@
+"""A run that is killed, stopped or split into more pieces ends where one left alone ends."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import tiny, warm
+from tests.compare import assert_close, assert_same
+from tests.warm import SAVES, Trap
+
+STEPS = 8
+SETTINGS = {
+    "max_steps": STEPS,
+    "save_checkpoints_steps": 2,
+    "save_summary_steps": 3,  # no multiple of the above: figures wait while a checkpoint is written
+    "valid_interval": 4,
+    "keep_checkpoint_max": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Data, configs of both stages, and a run of each that was left alone."""
+    root = tmp_path_factory.mktemp("resume")
+    tiny.write_data(root)
+    for stage in (1, 2):
+        config = tiny.write_config(root, stage, **SETTINGS)
+        done = tiny.train(config, "--exp_name", f"alone{stage}")
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def command(place, request):
+    """(arguments of a run, its folder) by name and stage, the run not yet begun."""
+
+    def make(stage: int) -> tuple[list[str], Path]:
+        name = f"{request.node.originalname}{stage}"
+        shutil.rmtree(place / "runs" / name, ignore_errors=True)
+        arguments = ["--config", f"{place}/stage{stage}.json", "--exp_name", name]
+        if stage == 2:
+            arguments.append(f"model.autoencoder_path={place}/runs/alone1")
+        return arguments, place / "runs" / name
+
+    return make
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_killed_at_random_moments(place, command, stage, pytestconfig, tmp_path):
+    arguments, run = command(stage)
+    alone, cache, log = place / "runs" / f"alone{stage}", place / "data/cache", tmp_path / "log"
+    wanted, dice = pytestconfig.getoption("kills"), random.Random(stage)
+    kills = ends = 0
+    seconds = 5.0
+    while kills < wanted or ends == 0:
+        if not run.exists():
+            shutil.rmtree(cache, ignore_errors=True)
+        begin = time.monotonic()
+        if kills == wanted:
+            process = warm.start(log, *arguments)
+        elif dice.random() < 0.5:  # in the midst of a save
+            process = warm.start(log, *arguments, trap=Trap(SAVES, dice.randint(1, 60)))
+        else:
+            process = warm.start(log, *arguments)
+            process.join(dice.uniform(0, seconds))
+            process.kill()
+        process.join()
+        if process.exitcode == 0:  # it got to the end: what is killed next begins anew
+            assert_same(run, alone, STEPS)
+            shutil.rmtree(run)
+            ends, seconds = ends + 1, time.monotonic() - begin
+        else:
+            assert process.exitcode == -signal.SIGKILL, log.read_text()
+            kills += 1
+    print(f"stage {stage}: {kills} kills, {ends} runs to the end, all equal")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_saves_and_says_how_to_go_on(place, command, number, tmp_path):
+    arguments, run = command(1)
+    log = tmp_path / "log"
+    # Files of mels are opened 16 times at first, 16 times a step, and 6 times to validate: step 3.
+    asked = Trap(("/mel/clip",), 16 + 2 * 16 + 6 + 5, number)
+    assert warm.run(log, *arguments, trap=asked) == 128 + number
+    assert "step 3: stopped and saved; to go on, run the same command again" in log.read_text()
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == [
+        "step-00000002",
+        "step-00000003",
+    ]
+    assert warm.run(log, *arguments) == 0
+    assert_same(run, place / "runs/alone1", STEPS)
+
+
+def test_stopped_with_all_its_children(place, command, tmp_path):
+    """A cluster's SIGTERM also reaches the processes that load batches."""
+    arguments, run = command(1)
+    log = tmp_path / "log"
+    asked = Trap(SAVES, 20, signal.SIGTERM, group=True)
+    assert warm.run(log, *arguments, "train.num_workers=2", trap=asked) == 128 + signal.SIGTERM
+    assert "stopped and saved" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert warm.run(log, *arguments, "train.num_workers=2") == 0
+    assert_same(run, place / "runs/alone1", STEPS)
+
+
+def test_after_the_end_it_says_so_at_once(place):
+    command = ["-X", "importtime", "bins/tta/train.py", "--config", f"{place}/stage2.json"]
+    again = subprocess.run(
+        [sys.executable, *command, "--exp_name", "alone2"],
+        cwd=tiny.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0
+    assert again.stdout == (
+        f"{place}/runs/alone2: finished at step 8; a larger train.max_steps lets it go on\n"
+    )
+    imported = [line.rpartition("|")[2].strip() for line in again.stderr.splitlines()]
+    assert "utils.runs" in imported
+    assert "torch" not in imported  # which takes seconds
+
+
+def test_goes_on_past_its_end_with_more_steps(place, command, tmp_path):
+    arguments, run = command(1)
+    log = tmp_path / "log"
+    assert warm.run(log, *arguments, "train.max_steps=6") == 0
+    assert warm.run(log, *arguments) == 0
+    assert_same(run, place / "runs/alone1", STEPS)
+
+
+def test_newest_and_best_checkpoints_are_kept(place, command, tmp_path):
+    arguments, run = command(1)
+    # A rate that ruins the weights after step 4: the loss there is the best.
+    ruin = ["train.warmup_steps=4", "train.adam.lr=0.02", "train.keep_checkpoint_max=1"]
+    assert warm.run(tmp_path / "log", *arguments, *ruin) == 0
+    from utils.checkpoint import read_json
+
+    kept = sorted((run / "checkpoints").iterdir())
+    state = read_json(kept[-1] / "state.json")
+    assert kept[-1].name == "step-00000008"
+    assert {path.name for path in kept} == {f"step-{state['best_step']:08d}", "step-00000008"}
+
+
+def test_damaged_newest_checkpoint_is_named(place, command, tmp_path):
+    arguments, run = command(1)
+    log = tmp_path / "log"
+    assert warm.run(log, *arguments) == 0
+    shutil.rmtree(run / "final")
+    newest = run / "checkpoints" / "step-00000008"
+    weights = newest / "vae.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-7] ^= 1
+    weights.write_bytes(data)
+    log.unlink()
+    assert warm.run(log, *arguments) == 2
+    said = log.read_text()
+    assert said.startswith(f"error: {weights}: not what was saved\n")
+    assert f"step-00000006 is before it. To go on without it: rm -r '{newest}'" in said
+    shutil.rmtree(newest)
+    assert warm.run(log, *arguments) == 0
+    assert_same(run, place / "runs/alone1", STEPS)
+
+
+def test_two_trainings_cannot_share_a_folder(place, command, tmp_path):
+    arguments, run = command(1)
+    first = warm.start(tmp_path / "log", *arguments, trap=Trap(SAVES, 15, signal.SIGSTOP))
+    while not list(run.glob("checkpoints/.step*")):
+        time.sleep(0.05)
+        assert first.is_alive()
+    assert warm.run(tmp_path / "second", *arguments) == 2
+    assert f"{run}: another training is at work there" in (tmp_path / "second").read_text()
+    first.kill()
+    first.join()
+    assert warm.run(tmp_path / "log", *arguments) == 0  # a killed one does not hold it
+    assert_same(run, place / "runs/alone1", STEPS)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_more_pieces_give_the_same_result(place, command, stage, tmp_path):
+    arguments, run = command(stage)
+    log = tmp_path / "log"
+    assert warm.run(log, *arguments, "train.gradient_accumulation_steps=2") == 0, log.read_text()
+    assert_close(run, place / f"runs/alone{stage}", STEPS, 1e-4)

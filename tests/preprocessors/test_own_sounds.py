@@ -3,7 +3,7 @@ import csv
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessors.folder import SoundFolder
@@ -104,6 +104,7 @@ def test_uids_tell_all_files_apart():
     }
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.sets(st.lists(st.sampled_from(["wav", "a", "a.wav", "a.ogg"]), min_size=1).map("/".join)))
 def test_uids_are_unique_whatever_the_files(files):
     uids = unique_uids(files)
@@ -114,6 +115,7 @@ def test_uids_are_unique_whatever_the_files(files):
 fields = st.sampled_from(["a.wav", "b", "../x", "/", "", "\0", "\n", '"', "valid", "é" * 300])
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(st.tuples(fields | st.text(max_size=8), fields, fields | st.just("train"))))
 def test_any_rows_are_read_or_a_clear_error(tmp_path_factory, rows):
     folder = tmp_path_factory.getbasetemp() / "fuzz"

@@ -1,7 +1,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessors.source import Skipped
@@ -87,6 +87,7 @@ def test_captions():
 cells = st.text(st.sampled_from('ab",\r\n;é🐕\0 \ufeff') | st.characters(), max_size=12)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(
     st.binary()
     | st.lists(st.lists(cells, min_size=1).map(",".join)).map(

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.metadata import (
@@ -92,6 +92,7 @@ def test_uids_that_are_not(uid):
     assert fault_of_uid(uid)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.text())
 def test_a_uid_without_fault_stays_in_its_folder(tmp_path_factory, uid):
     if fault_of_uid(uid) is None:
@@ -106,6 +107,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.binary() | st.text().map(str.encode) | json_values.map(lambda v: json.dumps(v).encode()))
 def test_any_content_is_read_or_a_clear_error(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzz.json"
@@ -114,6 +116,7 @@ def test_any_content_is_read_or_a_clear_error(tmp_path_factory, content):
         assert all(fault_of_uid(record["Uid"]) is None for record in read_metadata(path))
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(
     st.lists(
         st.fixed_dictionaries(

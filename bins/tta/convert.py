@@ -1,0 +1,153 @@
+"""Published weights in, ours out.
+
+    python bins/tta/convert.py import --from amphion --to DIR vae.pt audioldm.pt
+    python bins/tta/convert.py import --from hifigan --to DIR config.json g_02500000
+    python bins/tta/convert.py import --from diffusers --to DIR cvssp/audioldm2/vae
+    python bins/tta/convert.py import --from audioldm --to DIR audioldm.ckpt
+    python bins/tta/convert.py export --to diffusers --checkpoint_path RUN DIR
+
+An import makes a folder that every command takes where it takes one of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from utils.cli import run_main
+from utils.errors import UserError
+
+FORMATS = ("amphion", "hifigan", "diffusers", "audioldm")
+OWN_CONFIG = "egs/tta/audioldm/exp_config.json"
+AUDIOLDM_CONFIG = "egs/tta/audioldm/exp_config_audioldm_vae.json"
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.verb == "import":
+        import_weights(arguments)
+    else:
+        export_model(arguments)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    come = verbs.add_parser("import", help="published weights to a folder of ours")
+    come.add_argument("--from", dest="format", required=True, choices=FORMATS)
+    come.add_argument("--to", required=True, metavar="DIR", help="the folder to make")
+    come.add_argument("files", nargs="+", metavar="FILE", help="files or folders of one model")
+    come.add_argument(
+        "--config",
+        help="AudioLDM config for what the files do not tell, such as the mel; default:"
+        f" {OWN_CONFIG}, for diffusers and audioldm {AUDIOLDM_CONFIG}",
+    )
+    come.add_argument("--num_heads", type=int, help="of an Amphion U-Net; default: the config's")
+    come.add_argument(
+        "--layout",
+        choices=("time_mel", "mel_time"),
+        help="of the maps that a diffusers network works on; default: time_mel, as AudioLDM's are,"
+        " or what a mel_config.json beside the weights says",
+    )
+    come.add_argument("--vae", metavar="DIR", help="a VAE of ours, to go with a U-Net")
+    come.add_argument("--text_encoder", metavar="NAME", help="a T5 (hub or folder), likewise")
+
+    go = verbs.add_parser("export", help="a trained model to a folder of another format")
+    go.add_argument("--to", dest="format", required=True, choices=("diffusers",))
+    go.add_argument("--checkpoint_path", help="stage-2 run; default: the newest")
+    go.add_argument("--log_dir", default="ckpts/tta", help="where runs are looked for")
+    go.add_argument("--vocoder", help="griffin_lim, or a HiFi-GAN's folder; default: the run's")
+    go.add_argument("--license", default="other", help="of the weights, as mit or cc-by-4.0")
+    go.add_argument("--push_to_hub", metavar="NAME", help="upload it as this model, owner/name")
+    go.add_argument("out", metavar="OUT_DIR", help="the folder to make")
+    return parser.parse_args()
+
+
+def new_folder(option: str, name: str) -> Path:
+    """A path that is still free."""
+    path = Path(name)
+    if path.exists():
+        raise UserError(f"{option} {path} exists; nothing is overwritten, choose another folder")
+    return path
+
+
+def import_weights(arguments: argparse.Namespace) -> None:
+    """Reads the files, adds what the options name, writes the folder, says how to use it."""
+    to = new_folder("--to", arguments.to)
+    found = read_files(arguments)
+    if arguments.vae is not None:
+        from models.tta.autoencoder.saved import load_vae
+        from utils.runs import find_weights
+
+        folder = find_weights(arguments.vae, "", "AutoencoderKL")
+        saved = load_vae(folder)
+        found.take_mel(saved.mel, folder)
+        found.add("vae", saved.vae, folder)
+    if arguments.text_encoder is not None:
+        from models.tta.ldm.text_encoder import TextEncoder
+
+        limit = found.config.model.text_encoder.max_tokens
+        encoder = TextEncoder.from_pretrained(arguments.text_encoder, limit)
+        found.add("text_encoder", encoder, Path(arguments.text_encoder))
+    found.check()
+    print("\n".join(found.write(to, arguments.format)))
+
+
+def read_files(arguments: argparse.Namespace):
+    """The parts that the files hold."""
+    from utils.config import load_config
+    from utils.hub import SAFE, model_folder
+
+    with_audioldm = arguments.format in ("diffusers", "audioldm")
+    path = arguments.config or (AUDIOLDM_CONFIG if with_audioldm else OWN_CONFIG)
+    heads = arguments.num_heads
+    overrides = [] if heads is None else [f"model.audioldm.num_heads={heads}"]
+    config = load_config(path, overrides)
+    if config.model_type != "AudioLDM":
+        raise UserError(f"--config {path} must be of model_type AudioLDM, not {config.model_type}")
+    files = [model_folder(name, (*SAFE, "*.bin", "g_*")) for name in arguments.files]
+    if arguments.format == "amphion":
+        from models.tta.convert.from_amphion import read_amphion
+
+        return read_amphion(files, config)
+    if arguments.format == "hifigan":
+        from models.tta.convert.from_hifigan import read_hifigan
+
+        return read_hifigan(files, config)
+    if arguments.format == "audioldm":
+        from models.tta.convert.from_audioldm import read_audioldm
+
+        return read_audioldm(files, config)
+    from models.tta.convert.from_diffusers import read_diffusers
+
+    return read_diffusers(files, config, arguments.layout)
+
+
+def export_model(arguments: argparse.Namespace) -> None:
+    """Writes the folder, and uploads it where that is asked for."""
+    out = new_folder("OUT_DIR", arguments.out)
+    from models.tta.convert.model_card import model_card
+    from models.tta.convert.to_diffusers import export
+    from models.tta.ldm.pipeline import load_pipeline
+    from models.vocoder import load_vocoder
+    from utils.hub import push
+    from utils.runs import find_weights
+
+    folder = find_weights(arguments.checkpoint_path, arguments.log_dir, "AudioLDM")
+    pipeline = load_pipeline(folder, "cpu")
+    name = arguments.vocoder or pipeline.config.inference.vocoder
+    vocoder = load_vocoder(name, pipeline.mel)
+    title = arguments.push_to_hub or out.name
+    export(pipeline, vocoder, model_card(pipeline, folder, title, arguments.license, name), out)
+    print(f"{out}: DiffusionPipeline.from_pretrained loads it, see {out / 'README.md'}")
+    if arguments.push_to_hub:
+        print(push(out, arguments.push_to_hub))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,194 @@
+"""Folders in diffusers' layout: vae/, unet/, vocoder/, or a whole text-to-audio pipeline of them.
+
+diffusers' AudioLDM pipelines work on [time, mel]; what this repository exports works on
+[mel, time] and says so by a mel_config.json beside the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.hifigan import HiFiGAN
+from models.tta.convert.diffusers_settings import check_settings, unet_settings, vae_settings
+from models.tta.convert.from_audioldm import transposed
+from models.tta.convert.imported import Imported, unet_with, vae_with, with_model
+from models.tta.convert.shapes import unet_shape, vae_shape
+from models.tta.convert.sources import read_weights
+from models.tta.ldm.text_encoder import TextEncoder
+from processors.mel import SETTINGS_FILE
+from utils.checkpoint import read_json, save_tensors, write_json
+from utils.config import Config, InferenceConfig, MelConfig, NoiseSchedulerConfig
+from utils.errors import UserError
+from utils.typed_json import Origins, build
+
+# What attention was called in files of diffusers before 0.18.
+OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+SAMPLERS = {
+    "DDIMScheduler": "ddim",
+    "DPMSolverMultistepScheduler": "dpm++",
+    "PNDMScheduler": "pndm",
+    "UniPCMultistepScheduler": "unipc",
+}
+
+
+def read_diffusers(folders: list[Path], config: Config, layout: str | None) -> Imported:
+    """The networks in these folders.
+
+    Args:
+        folders: a network's each, or a pipeline's.
+        config: gives what the folders do not tell.
+        layout: "time_mel" or "mel_time"; None: "mel_time" beside a mel_config.json, else
+            "time_mel".
+    """
+    found = Imported(config)
+    for folder in folders:
+        if (folder / "model_index.json").is_file():
+            _read_pipeline(folder, found, layout)
+        else:
+            _read_network(folder, found, layout)
+    return found
+
+
+def _read_network(folder: Path, found: Imported, layout: str | None) -> None:
+    settings = read_json(folder / "config.json")
+    kind = settings.get("_class_name") or settings.get("model_type")
+    if (folder / SETTINGS_FILE).is_file():
+        path = folder / SETTINGS_FILE
+        found.take_mel(build(MelConfig, read_json(path), (), Origins({}, str(path))), folder)
+        layout = layout or "mel_time"
+    if kind == "AutoencoderKL":
+        _read_vae(folder, settings, found, layout)
+    elif kind == "UNet2DConditionModel":
+        _read_unet(folder, settings, found, layout)
+    elif kind == "speecht5_hifigan":
+        _read_vocoder(folder, settings, found)
+    else:
+        raise UserError(
+            f"{folder}: holds a {kind}; an AutoencoderKL, a UNet2DConditionModel or a"
+            " SpeechT5HifiGan is wanted, or a pipeline of them"
+        )
+
+
+def _read_vae(folder: Path, settings: dict, found: Imported, layout: str | None) -> None:
+    from diffusers import AutoencoderKL
+
+    def modern(name: str) -> str:
+        return ".".join(OLD_NAMES.get(part, part) for part in name.split("."))
+
+    tensors = {modern(name): value for name, value in _network_tensors(folder, layout).items()}
+    shape = vae_shape(tensors, folder)
+    check_settings(settings, vae_settings(shape), AutoencoderKL, folder)
+    scaling = settings.get("scaling_factor", 0.18215)  # diffusers' default
+    if not isinstance(scaling, float | int) or not 0 < scaling < math.inf:
+        raise UserError(f"{folder / 'config.json'}: scaling_factor {scaling!r} must be above 0")
+    found.add("vae", vae_with(shape, tensors, torch.tensor(1 / scaling), folder), folder)
+
+
+def _read_unet(folder: Path, settings: dict, found: Imported, layout: str | None) -> None:
+    from diffusers import UNet2DConditionModel
+
+    heads = settings.get("attention_head_dim", 8)  # diffusers' default; it counts heads
+    if isinstance(heads, list):
+        if len(set(heads)) != 1:
+            raise UserError(f"{folder}: attention_head_dim {heads} must be the same everywhere")
+        heads = heads[0]
+    tensors = _network_tensors(folder, layout)
+    shape = unet_shape(tensors, heads, folder)
+    check_settings(settings, unet_settings(shape), UNet2DConditionModel, folder)
+    found.add("unet", unet_with(shape, tensors, folder), folder)
+    found.config = with_model(found.config, audioldm=shape)
+
+
+def _read_vocoder(folder: Path, settings: dict, found: Imported) -> None:
+    """A SpeechT5HifiGan; what its files do not tell of its mel is the config's."""
+    mel = found.config.preprocess.mel
+    if not (folder / SETTINGS_FILE).is_file():
+        try:
+            known = {
+                "sample_rate": settings["sampling_rate"],
+                "hop_size": math.prod(settings["upsample_rates"]),
+                "n_mel": settings["model_in_dim"],
+            }
+            mel = dataclasses.replace(mel, **known)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{folder / 'config.json'}: no SpeechT5HifiGan: {error}") from None
+        found.take_mel(mel, folder)
+    with tempfile.TemporaryDirectory() as folder_name:
+        ready = Path(folder_name)
+        shutil.copyfile(folder / "config.json", ready / "config.json")
+        save_tensors(ready / "model.safetensors", read_weights(_weights_file(folder, VOCODER)))
+        write_json(ready / SETTINGS_FILE, dataclasses.asdict(mel))
+        found.add("vocoder", HiFiGAN(ready, mel), folder)
+
+
+NETWORK = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+VOCODER = ("model.safetensors", "pytorch_model.bin")
+
+
+def _network_tensors(folder: Path, layout: str | None) -> dict[str, Tensor]:
+    """The weights in a folder of diffusers, for [mel, time]."""
+    tensors = read_weights(_weights_file(folder, NETWORK))
+    return tensors if layout == "mel_time" else transposed(tensors)
+
+
+def _weights_file(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder}: no weights there; {' or '.join(names)} is wanted")
+
+
+# ---------------------------------------------------------------- whole pipelines
+
+
+def _read_pipeline(folder: Path, found: Imported, layout: str | None) -> None:
+    index = read_json(folder / "model_index.json")
+    for name in ("vae", "unet", "vocoder"):
+        if isinstance(index.get(name), list) and index[name][0] is not None:
+            _read_network(folder / name, found, layout)
+    if "text_encoder" in index:
+        found.add("text_encoder", _read_text_encoder(folder, index, found.config), folder)
+    found.config = _with_pipeline_settings(found.config, index, folder)
+
+
+def _read_text_encoder(folder: Path, index: dict, config: Config) -> TextEncoder:
+    """A text encoder and its tokenizer, which share a folder here."""
+    defaults = index.get("defaults", {})
+    with tempfile.TemporaryDirectory() as together:
+        for part in ("text_encoder", "tokenizer"):
+            if not (folder / part).is_dir():
+                raise UserError(f"{folder / part}: no such folder")
+            shutil.copytree(folder / part, together, dirs_exist_ok=True)
+        max_tokens = defaults.get("max_tokens", config.model.text_encoder.max_tokens)
+        return TextEncoder.from_pretrained(together, max_tokens)
+
+
+def _with_pipeline_settings(config: Config, index: dict, folder: Path) -> Config:
+    """The config with a pipeline's noise schedule, sampler, length, steps and guidance."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    scheduler, defaults = read_json(path), index.get("defaults", {})
+    noise = dataclasses.asdict(config.model.noise_scheduler)
+    noise |= {name: scheduler[name] for name in noise if name in scheduler}
+    inference = dataclasses.asdict(config.inference)
+    inference["sampler"] = SAMPLERS.get(scheduler.get("_class_name"), config.inference.sampler)
+    inference["num_steps"] = defaults.get("num_inference_steps", config.inference.num_steps)
+    inference["guidance_scale"] = defaults.get("guidance_scale", config.inference.guidance_scale)
+    frames = defaults.get("frames", config.preprocess.segment_frames)
+    max_tokens = defaults.get("max_tokens", config.model.text_encoder.max_tokens)
+    config = with_model(
+        config,
+        noise_scheduler=build(NoiseSchedulerConfig, noise, (), Origins({}, str(path))),
+        text_encoder=dataclasses.replace(config.model.text_encoder, max_tokens=max_tokens),
+    )
+    return dataclasses.replace(
+        config,
+        preprocess=dataclasses.replace(config.preprocess, segment_frames=frames),
+        inference=build(InferenceConfig, inference, (), Origins({}, str(folder))),
+    )

@@ -1,0 +1,120 @@
+"""What an import found, as this repository's modules, and the folder that is made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from models.hifigan import HiFiGAN
+from models.tta.autoencoder.autoencoderkl import AutoencoderKL
+from models.tta.autoencoder.saved import save_vae
+from models.tta.ldm.text_encoder import TextEncoder
+from models.tta.ldm.unet import UNet
+from utils.checkpoint import load_weights, save_tensors, whole_folder, write_json
+from utils.config import AutoencoderKLConfig, Config, MelConfig, UNetConfig
+from utils.errors import UserError
+
+
+@dataclass
+class Imported:
+    """Parts of a text-to-audio model; None where the files held no such part.
+
+    `config` has the mel of all of them, and the settings of a U-Net.
+    """
+
+    config: Config
+    vae: AutoencoderKL | None = None
+    unet: UNet | None = None
+    text_encoder: TextEncoder | None = None
+    vocoder: HiFiGAN | None = None
+    mel_from: Path | None = None  # which of the files told the mel
+
+    def add(self, name: str, part: nn.Module, source: Path) -> None:
+        """Takes a part, unless there is one of its kind."""
+        if getattr(self, name) is not None:
+            raise UserError(f"{source}: a second {name}; import one at a time")
+        setattr(self, name, part)
+
+    def take_mel(self, mel: MelConfig, source: Path) -> None:
+        """Takes the mel that a part was made for; the parts must agree."""
+        if self.mel_from is not None and mel != self.config.preprocess.mel:
+            differences = ", ".join(self.config.preprocess.mel.differences(mel))
+            raise UserError(f"{self.mel_from} and {source} are of different mels: {differences}")
+        preprocess = dataclasses.replace(self.config.preprocess, **dataclasses.asdict(mel))
+        self.config = dataclasses.replace(self.config, preprocess=preprocess)
+        self.mel_from = source
+
+    def check(self) -> None:
+        """Raises UserError where the parts do not fit each other."""
+        if self.unet is None:
+            return
+        shape = self.config.model.audioldm
+        if self.vae is not None and self.vae.config.z_channels != shape.in_channels:
+            raise UserError(
+                f"the U-Net takes latents of {shape.in_channels} channels, the VAE makes"
+                f" {self.vae.config.z_channels}: they do not belong together"
+            )
+        if self.text_encoder is not None and self.text_encoder.dim != shape.context_dim:
+            raise UserError(
+                f"the U-Net takes text embeddings of width {shape.context_dim}, the text encoder"
+                f" makes {self.text_encoder.dim}: it was trained with another"
+            )
+
+    def write(self, folder: Path, source: str) -> list[str]:
+        """Writes `folder`, whole or not at all; returns what is in it and how to use it.
+
+        A VAE or a vocoder alone is the folder itself; a U-Net's folder has the others in it, as a
+        stage-2 checkpoint has. `source` is noted as where the weights came from.
+        """
+        parts = (self.unet, self.text_encoder, self.vae, self.vocoder)
+        alone = sum(part is not None for part in parts) == 1
+        places = {name: folder if alone else folder / name for name in ("vae", "vocoder")}
+        lines = []
+        with whole_folder(folder) as new:
+            if self.unet is not None:
+                made_with = {"imported_from": source}
+                write_json(new / "config.json", {**self.config.to_dict(), "made_with": made_with})
+                save_tensors(new / "unet.safetensors", self.unet.state_dict())
+                lines.append(f"U-Net: train.init_from={folder}{self._for_inference(folder)}")
+            if self.text_encoder is not None:
+                self.text_encoder.save(new / "text_encoder")
+                lines.append(f"text encoder: model.text_encoder.pretrained={folder}/text_encoder")
+            if self.vae is not None:
+                save_vae(new if alone else new / "vae", self.vae, self.config.preprocess.mel)
+                lines.append(
+                    f"VAE: model.autoencoder_path={places['vae']}, or train.init_from= the same"
+                    " to fine-tune it"
+                )
+            if self.vocoder is not None:
+                self.vocoder.save(new if alone else new / "vocoder")
+                lines.append(f"vocoder: --vocoder {places['vocoder']}")
+        return lines
+
+    def _for_inference(self, folder: Path) -> str:
+        if self.vae is not None and self.text_encoder is not None:
+            return f", --checkpoint_path {folder}"
+        return " (for --checkpoint_path, import it with a VAE and a text encoder)"
+
+
+def vae_with(
+    shape: AutoencoderKLConfig, tensors: dict[str, Tensor], latent_std: Tensor, source: Path
+) -> AutoencoderKL:
+    """A VAE with these weights; a key left over or missing is a UserError."""
+    vae = AutoencoderKL(shape)
+    load_weights(vae, {**tensors, "latent_std": latent_std}, source)
+    return vae
+
+
+def unet_with(shape: UNetConfig, tensors: dict[str, Tensor], source: Path) -> UNet:
+    """A U-Net with these weights; a key left over or missing is a UserError."""
+    unet = UNet(shape)
+    load_weights(unet, tensors, source)
+    return unet
+
+
+def with_model(config: Config, **parts: object) -> Config:
+    """The config with these parts of `model` in place of its own."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **parts))

@@ -1,0 +1,200 @@
+"""Text to sound by latent diffusion: T5 -> sampler with the U-Net -> VAE decoder -> vocoder.
+
+This file is the `pipeline.py` of an exported model. It needs torch, diffusers and transformers:
+
+    from diffusers import DiffusionPipeline
+    pipe = DiffusionPipeline.from_pretrained(
+        FOLDER, custom_pipeline="pipeline", trust_remote_code=True
+    )
+    wav = pipe("A man is whistling", generator=torch.Generator().manual_seed(0)).audios[0]
+
+A mel is [mel bands, frames] here, and so are latents: bands before time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import torch
+from diffusers import (
+    AudioPipelineOutput,
+    AutoencoderKL,
+    DiffusionPipeline,
+    SchedulerMixin,
+    UNet2DConditionModel,
+)
+from transformers import PreTrainedTokenizerFast, SpeechT5HifiGan, T5EncoderModel
+from transformers.audio_utils import mel_filter_bank
+
+
+class TextToAudioPipeline(DiffusionPipeline):
+    """A text-to-audio model.
+
+    Args:
+        vae, unet, scheduler, text_encoder, tokenizer: what they are called.
+        vocoder: a HiFi-GAN; None: Griffin-Lim, which needs no weights.
+        mel: sample_rate (Hz), n_fft, win_size, hop_size (samples), n_mel, fmin, fmax (Hz).
+        defaults: frames, num_inference_steps, guidance_scale of a call; max_tokens of a text.
+    """
+
+    _optional_components: ClassVar[list[str]] = ["vocoder"]
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        text_encoder: T5EncoderModel,
+        tokenizer: PreTrainedTokenizerFast,
+        vocoder: SpeechT5HifiGan | None,
+        mel: dict | None = None,
+        defaults: dict | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            unet=unet,
+            scheduler=scheduler,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            vocoder=vocoder,
+        )
+        self.register_to_config(mel=mel, defaults=defaults)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str],
+        negative_prompt: str = "",
+        audio_length_in_s: float | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "np",
+    ) -> AudioPipelineOutput:
+        """Sounds, one for each prompt.
+
+        Args:
+            prompt: what to hear.
+            negative_prompt: what not to hear.
+            audio_length_in_s: seconds; None: the length that the model was trained at.
+            num_inference_steps, guidance_scale: None: the model's own; a scale of 1 is no guidance.
+            generator: on the CPU; a list gives each sound its own.
+            output_type: "np" for wavs [B, T] in [-1, 1], "pt" for the same as a tensor, "mel" for
+                log mels [B, n_mel, frames] as a tensor.
+        """
+        mel, defaults = self.config.mel, self.config.defaults
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        frames = defaults["frames"]
+        samples = frames * mel["hop_size"]
+        if audio_length_in_s is not None:
+            frames = max(1, math.ceil(audio_length_in_s * mel["sample_rate"] / mel["hop_size"]))
+            samples = round(audio_length_in_s * mel["sample_rate"])
+        if guidance_scale is None:
+            guidance_scale = defaults["guidance_scale"]
+        self.scheduler.set_timesteps(num_inference_steps or defaults["num_inference_steps"])
+
+        latent = self._noise(len(prompts), frames, generator)
+        latent = self._denoise(latent, prompts, negative_prompt, guidance_scale)
+        log_mel = self.vae.decode(latent / self.vae.config.scaling_factor).sample
+        log_mel = log_mel[:, 0, :, :frames].float()
+        if output_type == "mel":
+            return AudioPipelineOutput(audios=log_mel)
+        wav = self._to_wav(log_mel)[:, :samples]
+        return AudioPipelineOutput(audios=wav.cpu().numpy() if output_type == "np" else wav)
+
+    def _noise(self, count: int, frames: int, generator) -> torch.Tensor:
+        """[B, z, n_mel / f, frames / f], drawn on the CPU: a seed means the same anywhere."""
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        n_mel = self.config.mel["n_mel"]
+        shape = (self.vae.config.latent_channels, n_mel // factor, -(-frames // factor))
+        generators = generator if isinstance(generator, list) else [generator] * count
+        noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        return noise.to(self.unet.device, self.unet.dtype) * self.scheduler.init_noise_sigma
+
+    def _denoise(
+        self, latent: torch.Tensor, prompts: list[str], negative: str, guidance: float
+    ) -> torch.Tensor:
+        guided = guidance != 1
+        text, mask = self._encode([*prompts, *([negative] * len(prompts))] if guided else prompts)
+        for timestep in self.progress_bar(self.scheduler.timesteps):
+            inputs = torch.cat([latent, latent]) if guided else latent
+            inputs = self.scheduler.scale_model_input(inputs, timestep)
+            prediction = self.unet(
+                inputs, timestep.to(latent.device), text, encoder_attention_mask=mask
+            ).sample
+            if guided:  # classifier-free guidance (arXiv:2207.12598, eq. 6)
+                prompted, empty = prediction.chunk(2)
+                prediction = empty + guidance * (prompted - empty)
+            latent = self.scheduler.step(prediction, timestep, latent).prev_sample
+        return latent
+
+    def _encode(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """T5 states [B, L, D] and mask [B, L]; a text's last token is its end, then come pads."""
+        words = self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, verbose=False
+        ).input_ids
+        most, end = self.config.defaults["max_tokens"] - 1, self.tokenizer.eos_token_id
+        rows = [torch.tensor([*row[:most], end]) for row in words]
+        token_ids = torch.nn.utils.rnn.pad_sequence(
+            rows, batch_first=True, padding_value=self.tokenizer.pad_token_id
+        )
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = (torch.arange(token_ids.shape[1]) < lengths[:, None]).to(self.text_encoder.device)
+        token_ids = token_ids.to(self.text_encoder.device)
+        states = self.text_encoder(token_ids, attention_mask=mask.long()).last_hidden_state
+        return states.to(self.unet.dtype), mask
+
+    def _to_wav(self, log_mel: torch.Tensor) -> torch.Tensor:
+        """log mel [B, n_mel, frames] -> wav [B, frames * hop_size] in [-1, 1]"""
+        if self.vocoder is None:
+            return griffin_lim(log_mel, **self.config.mel)
+        wav = self.vocoder(log_mel.transpose(1, 2).to(self.vocoder.dtype)).float()
+        return wav[:, : log_mel.shape[2] * self.config.mel["hop_size"]]
+
+
+def griffin_lim(log_mel: torch.Tensor, **mel) -> torch.Tensor:
+    """log mel [B, n_mel, frames] -> wav [B, frames * hop_size] in [-1, 1], without weights.
+
+    Magnitudes of that mel by least squares (Lee & Seung 2000), then phases by the fast Griffin-Lim
+    algorithm (Perraudin et al. 2013).
+    """
+    n_fft, hop, frames = mel["n_fft"], mel["hop_size"], log_mel.shape[2]
+    bank = mel_filter_bank(
+        n_fft // 2 + 1,
+        mel["n_mel"],
+        mel["fmin"],
+        mel["fmax"],
+        mel["sample_rate"],
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    filters = torch.from_numpy(bank.T.astype(np.float32)).to(log_mel.device)
+    extra = n_fft // (2 * hop) + 1  # frames at both ends, for their neighbours' sake
+    target = torch.nn.functional.pad(log_mel, (extra, extra), mode="replicate").exp()
+    back = filters.T @ target
+    magnitudes = (torch.linalg.pinv(filters) @ target).clamp(min=1e-5)
+    for _ in range(50):
+        fitted = filters.T @ (filters @ magnitudes)
+        magnitudes = magnitudes * back / fitted.clamp(min=1e-12)
+    start = extra * hop - hop // 2  # the frames of a mel are centred on (t + 1/2) hop
+    wav = _with_phases(magnitudes, n_fft, hop, mel["win_size"])
+    return wav[:, start : start + frames * hop].clamp(-1.0, 1.0)
+
+
+def _with_phases(magnitudes: torch.Tensor, n_fft: int, hop: int, win: int) -> torch.Tensor:
+    """magnitudes [B, bins, frames] -> wav [B, (frames - 1) * hop]"""
+    stft = {"n_fft": n_fft, "hop_length": hop, "win_length": win}
+    stft["window"] = torch.hann_window(win, device=magnitudes.device)
+    length, momentum = (magnitudes.shape[2] - 1) * hop, 0.99 / 1.99
+    phases = torch.ones_like(magnitudes, dtype=torch.complex64)
+    before = torch.zeros((), device=magnitudes.device)
+    for _ in range(60):
+        wav = torch.istft(magnitudes * phases, length=length, **stft)
+        rebuilt = torch.stft(wav, return_complex=True, **stft)
+        phases = rebuilt - momentum * before
+        phases = phases / (phases.abs() + 1e-16)
+        before = rebuilt
+    return torch.istft(magnitudes * phases, length=length, **stft)

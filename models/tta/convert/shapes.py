@@ -1,0 +1,85 @@
+"""What a network's weights, under diffusers' names, say of its shape."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from utils.config import AutoencoderKLConfig, UNetConfig
+from utils.errors import UserError
+
+
+def vae_shape(tensors: dict[str, Tensor], source: Path) -> AutoencoderKLConfig:
+    """The config of an AutoencoderKL with these weights."""
+    with _named(source, "an AutoencoderKL"):
+        ch, in_channels = tensors["encoder.conv_in.weight"].shape[:2]
+        widths = _widths(tensors, "encoder.down_blocks")
+        return AutoencoderKLConfig(
+            ch=ch,
+            ch_mult=[width // ch for width in widths],
+            num_res_blocks=_count(tensors, "encoder.down_blocks.0.resnets"),
+            attention=any(name.startswith("encoder.mid_block.attentions") for name in tensors),
+            in_channels=in_channels,
+            out_ch=tensors["decoder.conv_out.weight"].shape[0],
+            z_channels=tensors["post_quant_conv.weight"].shape[0],
+            double_z=True,
+        )
+
+
+def unet_shape(tensors: dict[str, Tensor], num_heads: int, source: Path) -> UNetConfig:
+    """The config of a U-Net with these weights; they do not tell the number of heads."""
+    with _named(source, "a U-Net with attention to a text"):
+        model_channels, in_channels = tensors["conv_in.weight"].shape[:2]
+        widths = _widths(tensors, "down_blocks")
+        transformers = "mid_block.attentions.0.transformer_blocks"
+        return UNetConfig(
+            in_channels=in_channels,
+            out_channels=tensors["conv_out.weight"].shape[0],
+            model_channels=model_channels,
+            channel_mult=[width // model_channels for width in widths],
+            num_res_blocks=_count(tensors, "down_blocks.0.resnets"),
+            attention_resolutions=[
+                2**level
+                for level in reversed(range(len(widths)))
+                if _count(tensors, f"down_blocks.{level}.attentions")
+            ],
+            num_heads=num_heads,
+            transformer_depth=_count(tensors, transformers),
+            context_dim=tensors[f"{transformers}.0.attn2.to_k.weight"].shape[1],
+        )
+
+
+def in_32_groups(shape: AutoencoderKLConfig | UNetConfig, source: Path):
+    """The shape, unless its group norms have other groups than the 32 of latent-diffusion code."""
+    if shape.norm_groups != 32:
+        raise UserError(
+            f"{source}: {shape.norm_groups * 4} channels at full resolution; a network of 32 groups"
+            " a norm has at least 128 here"
+        )
+    return shape
+
+
+def _widths(tensors: dict[str, Tensor], blocks: str) -> list[int]:
+    """Channels of each level."""
+    levels = range(_count(tensors, blocks))
+    return [tensors[f"{blocks}.{level}.resnets.0.conv1.weight"].shape[0] for level in levels]
+
+
+def _count(tensors: dict[str, Tensor], prefix: str) -> int:
+    """How many numbered parts there are below a name."""
+    start = prefix + "."
+    return len({n.removeprefix(start).split(".")[0] for n in tensors if n.startswith(start)})
+
+
+@contextmanager
+def _named(source: Path, what: str):
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"{source}: not the weights of {what}: missing: {error.args[0]}") from None
+    except (ValueError, IndexError):  # of tensors with too few dimensions
+        raise UserError(f"{source}: not the weights of {what}") from None
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None

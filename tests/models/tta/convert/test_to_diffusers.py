@@ -1,0 +1,142 @@
+"""An exported model, in a process that cannot see this repository."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.tta.convert.from_diffusers import read_diffusers
+from models.tta.convert.to_diffusers import export
+from models.vocoder import load_vocoder
+from tests import tiny
+from tests.models.tta.convert.small_models import small_pipeline, write_vocoder
+from utils.checkpoint import load_tensors
+
+PROMPTS = ["a dog sounds", "rain and wind and a bell, then an engine </s>"]
+SEEDS = [3, 11]
+# name: sampler, vocoder, what the noise schedule is changed to
+MODELS = {
+    "plain": ("dpm++", "hifigan", "epsilon"),
+    "v3": ("pndm", "hifigan_v3", "epsilon"),
+    "griffin_lim": ("ddim", "griffin_lim", "v_prediction"),
+    "unipc": ("unipc", "hifigan", "v_prediction"),
+}
+SCRIPT = """
+import sys
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+
+root, prompts = sys.argv[1], sys.argv[2:]
+for name in {names}:
+    pipe = DiffusionPipeline.from_pretrained(
+        f"{{root}}/{{name}}", custom_pipeline="pipeline", trust_remote_code=True
+    )
+    pipe.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in {seeds}]
+    audios = pipe(prompts, generator=generators).audios
+    generators = [torch.Generator().manual_seed(seed) for seed in {seeds}]
+    mels = pipe(prompts, generator=generators, output_type="mel").audios
+    np.savez(f"{{name}}.npz", audios=audios, mels=mels)
+    one = pipe(
+        prompts[0],
+        negative_prompt="rain",
+        audio_length_in_s=0.1,
+        num_inference_steps=3,
+        guidance_scale=1.0,
+        generator=torch.Generator().manual_seed(5),
+    )
+    np.save(f"{{name}}_short.npy", one.audios)
+strangers = [n for n in ("models", "utils", "modules", "processors") if n in sys.modules]
+assert not strangers, strangers
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """{name: (our pipeline, our vocoder)} and the folder with the exports of those names."""
+    root = tmp_path_factory.mktemp("exported")
+    write_vocoder(root / "hifigan")
+    write_vocoder(root / "hifigan_v3", plain=True)
+    ours = {}
+    for name, (sampler, vocoder, target) in MODELS.items():
+        pipeline = small_pipeline(
+            root / "configs",
+            inference={"sampler": sampler, "num_steps": 4, "guidance_scale": 2.5},
+            model={"noise_scheduler": {"prediction_type": target}},
+        )
+        path = vocoder if vocoder == "griffin_lim" else str(root / vocoder)
+        ours[name] = pipeline, load_vocoder(path, tiny.MEL)
+        export(*ours[name], f"# {name}", root / name)
+    return ours, root
+
+
+def test_it_sounds_the_same_where_this_repository_is_not(exported, tmp_path):
+    ours, root = exported
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(names=list(ours), seeds=SEEDS), str(root), *PROMPTS],
+        cwd=tmp_path,
+        env={**kept, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
+        check=True,
+        timeout=900,
+    )
+    for name, (pipeline, vocoder) in ours.items():
+        mels = pipeline(PROMPTS, SEEDS)
+        found = np.load(tmp_path / f"{name}.npz")
+        assert mels.std() > 0.01
+        np.testing.assert_allclose(found["mels"], mels, rtol=0, atol=1e-4, err_msg=name)
+        assert found["audios"].shape == (2, tiny.FRAMES * tiny.MEL.hop_size)
+        if name == "griffin_lim":  # its 60 steps make of a rounded mel another sound of that mel
+            mels = torch.from_numpy(found["mels"])
+        expected = vocoder(mels).numpy()
+        assert expected.std() > 0.01
+        np.testing.assert_allclose(found["audios"], expected, rtol=0, atol=1e-4, err_msg=name)
+
+        mel = pipeline(PROMPTS[:1], [5], num_steps=3, guidance_scale=1.0, frames=13)
+        short = np.load(tmp_path / f"{name}_short.npy")
+        assert short.shape == (1, 400)
+        if name != "griffin_lim":
+            expected = vocoder(mel)[:, :400].numpy()
+            np.testing.assert_allclose(short, expected, rtol=0, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["plain", "v3"])
+def test_exported_and_imported_again_it_is_the_same_bit_for_bit(exported, tmp_path, name):
+    ours, root = exported
+    pipeline, vocoder = ours[name]
+    foreign = tiny.load(Path("egs/tta/audioldm/exp_config_audioldm_vae.json"))
+    found = read_diffusers([root / name], foreign, layout=None)
+    config = pipeline.config
+    assert found.config.model.audioldm == config.model.audioldm
+    assert found.config.model.noise_scheduler == config.model.noise_scheduler
+    assert found.config.preprocess.mel == config.preprocess.mel
+    assert found.config.preprocess.segment_frames == config.preprocess.segment_frames
+    assert found.config.inference.sampler == config.inference.sampler
+    assert found.config.inference.guidance_scale == config.inference.guidance_scale
+
+    found.write(tmp_path / "again", "diffusers")
+    (tmp_path / "before").mkdir()
+    pipeline.write(tmp_path / "before")
+    for file in ("unet.safetensors", "vae/vae.safetensors", "text_encoder/model.safetensors"):
+        before, again = (
+            load_tensors(tmp_path / "before" / file),
+            load_tensors(tmp_path / "again" / file),
+        )
+        assert before.keys() == again.keys()
+        for key, value in before.items():
+            assert torch.equal(value, again[key]), key
+    weights = found.vocoder.state_dict()
+    assert all(torch.equal(v, weights[k]) for k, v in vocoder.state_dict().items())
+
+
+def test_a_folder_of_an_export_is_whole_or_absent(exported, tmp_path, monkeypatch):
+    ours, _ = exported
+    monkeypatch.setattr("shutil.copyfile", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export(*ours["plain"], "# card", tmp_path / "out")
+    assert not list(tmp_path.iterdir())

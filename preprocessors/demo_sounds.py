@@ -133,8 +133,8 @@ def _glide(traits: Traits, draw: Draw, time: np.ndarray, rising: bool) -> np.nda
     low = draw.between(560, 700) if traits.pitch == "high" else draw.between(200, 280)
     high = low * draw.between(3.0, 3.4)  # at most 2380 Hz: its overtones stay below 8 kHz
     first, last = (low, high) if rising else (high, low)
-    start = draw.between(0, 0.1) * time[-1]
-    end = draw.between(0.88, 1) * time[-1]
+    start = draw.between(0.05, 0.35) * time[-1]
+    end = start + draw.between(0.45, 0.6) * time[-1]
     since = np.clip(time - start, 0, end - start)
     turns = first * since + (last - first) / (end - start) / 2 * since * since
     return voice(turns) * window(time, start, end, 0.05)

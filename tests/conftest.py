@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in started processes
+# Before torch is imported, here and in started processes.
+os.environ["OMP_NUM_THREADS"] = "1"
+# Killed processes leave semaphores behind, which is what is tested.
+os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 import pytest
 

@@ -102,7 +102,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        readable = temporary.stat().st_mode & 0o666  # as the umask has it
         for file in temporary.rglob("*"):
+            if file.is_file():
+                file.chmod(readable)  # safetensors makes files for nobody but their owner
             _to_disk(file)
         replaced = path.with_name(f".{path.name}.replaced")
         if path.exists():
@@ -194,7 +197,9 @@ class Checkpoints:
         best = state.get("best_step")
         for old in self.all()[: -self.keep]:
             if best is None or old.name != f"step-{best:08d}":
-                shutil.rmtree(old)
+                going = old.with_name(f".{old.name}.old")  # no checkpoint any more, at once
+                old.rename(going)
+                shutil.rmtree(going)
         return path
 
     def newest(self) -> tuple[Path, dict] | None:

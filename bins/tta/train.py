@@ -17,7 +17,7 @@ from utils.cli import add_config_arguments, parse_arguments, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     add_config_arguments(parser, "egs/tta/audioldm/exp_config.json")
     parser.add_argument("--exp_name", help="folder in log_dir; default: the config's name")
     parser.add_argument(
@@ -62,6 +62,9 @@ def train(config, exp_name: str, dry_run: bool) -> None:
     task, accelerator = run.task, run.accelerator
     parts = settings.gradient_accumulation_steps
     batches = task.batches(run.step)
+
+    if run.step == 0 and settings.init_from and not dry_run:
+        run.validate()  # what the weights are worth before they learn
 
     while run.step < run.last_step and not run.stop_requested():
         # 1. Gradients, piece by piece of the batch, each network's right after its loss.

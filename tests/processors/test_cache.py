@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from accelerate import Accelerator
+
+from processors.cache import Rows, block_path, compute_blocks, content_key, missing_blocks
+
+
+class Rank:
+    """As much of an accelerator as a cache needs; ranks take turns here."""
+
+    def __init__(self, number: int = 0, count: int = 1) -> None:
+        self.process_index, self.num_processes = number, count
+        self.is_main_process = number == 0
+
+    def wait_for_everyone(self) -> None:
+        pass
+
+
+def block(number: int) -> np.ndarray:
+    return np.arange(3 - number % 2)[:, None] + 10.0 * number
+
+
+def test_rows_are_those_of_all_blocks(tmp_path):
+    compute_blocks(tmp_path, 4, block, Accelerator(cpu=True), "test")
+    rows, whole = Rows(tmp_path, 4), np.concatenate([block(n) for n in range(4)])
+    assert len(rows) == len(whole) == 10
+    assert [rows[i].item() for i in range(10)] == whole[:, 0].tolist()
+    assert rows.span(3, 5)[:, 0].tolist() == [10.0, 11.0]
+    assert np.array_equal(rows.all(), whole)
+    assert rows.nbytes == whole.nbytes
+
+
+def test_a_stopped_cache_goes_on_with_what_is_missing(tmp_path):
+    def stop_at_two(number):
+        if number == 2:
+            raise KeyboardInterrupt
+        return block(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        compute_blocks(tmp_path, 4, stop_at_two, Rank(), "test")
+    assert missing_blocks(tmp_path, 4) == [2, 3]
+    done: list[int] = []
+    compute_blocks(tmp_path, 4, lambda n: done.append(n) or block(n), Rank(), "test")
+    assert done == [2, 3]
+    assert np.array_equal(Rows(tmp_path, 4).all(), np.concatenate([block(n) for n in range(4)]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        block_path(tmp_path, n).name for n in range(4)
+    ]
+
+
+def test_ranks_share_the_blocks_out(tmp_path):
+    done: dict[int, list[int]] = {0: [], 1: []}
+    for rank in (0, 1):
+        missing = missing_blocks(tmp_path, 5)
+        compute_blocks(
+            tmp_path, 5, lambda n, rank=rank: done[rank].append(n) or block(n), Rank(rank, 2), "t"
+        )
+        if rank == 0:
+            assert missing == [0, 1, 2, 3, 4]
+            assert done[0] == [0, 2, 4]
+    assert done[1] == [3] or done[1] == [1]  # every second one of what it found missing
+
+
+def test_a_key_changes_with_any_part():
+    key = content_key("abc", 5, [["a", 1, 2], ["b", 3, 4]])
+    assert key == content_key("abc", 5, [["a", 1, 2], ["b", 3, 4]])
+    others = [("abd", 5, []), ("abc", 6, []), ("abc", 5, [["a", 1, 2], ["b", 3, 5]]), ("abc5", [])]
+    assert len({key, *(content_key(*other) for other in others)}) == 5

@@ -1,0 +1,87 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from models.tta.autoencoder.autoencoderkl import AutoencoderKL
+from processors import latent
+from processors.dataset import read_segment
+from processors.latent import build_latent_cache, window_starts
+from utils.config import AutoencoderKLConfig
+
+SEGMENT = 8
+
+
+@pytest.fixture(scope="module")
+def vae():
+    torch.manual_seed(0)
+    return AutoencoderKL(AutoencoderKLConfig(32, [1, 1], 1, False, 1, 1, 2, True)).eval()
+
+
+@pytest.fixture
+def paths(tmp_path):
+    random = np.random.default_rng(0)
+    for clip, frames in enumerate((5, 8, 21)):
+        np.save(tmp_path / f"{clip}.npy", random.normal(size=(4, frames)).astype(np.float32))
+    return [tmp_path / f"{clip}.npy" for clip in range(3)]
+
+
+def build(folder, paths, vae, fingerprint="vae 1"):
+    return build_latent_cache(folder, paths, SEGMENT, vae, fingerprint, Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize(
+    ("frames", "starts"),
+    [(1, [0]), (8, [0]), (9, [0]), (10, [0, 2]), (16, [0, 4, 8]), (21, [0, 4, 8, 12, 13])],
+)
+def test_windows_overlap_by_half_and_the_last_ends_with_the_clip(frames, starts):
+    assert window_starts(frames, SEGMENT) == starts
+
+
+def test_a_row_is_the_posterior_of_its_window(tmp_path, paths, vae):
+    cache = build(tmp_path / "cache", paths, vae)
+    assert cache.first.tolist() == [0, 1, 2, 7]
+    windows = [(0, 0), (1, 0), (2, 0), (2, 4), (2, 8), (2, 12), (2, 13)]
+    for row, (clip, start) in enumerate(windows):
+        mel = torch.from_numpy(read_segment(paths[clip], SEGMENT, start))[None, None]
+        with torch.no_grad():
+            posterior = vae.encode(mel)
+        expected = torch.cat([posterior.mean, posterior.std])
+        found = torch.from_numpy(cache.rows[row].astype(np.float32))
+        torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)  # half precision
+
+
+def test_a_random_window_is_any_of_the_clip_s(tmp_path, paths, vae):
+    cache = build(tmp_path / "cache", paths, vae)
+    random = np.random.default_rng(1)
+    assert {cache.window(2, random) for _ in range(100)} == {2, 3, 4, 5, 6}
+    assert cache.window(2) == 2
+    assert cache.window(0, random) == 0
+
+
+def test_a_second_run_encodes_nothing_and_any_change_encodes_anew(tmp_path, paths, vae):
+    folder = tmp_path / "cache"
+    first = build(folder, paths, vae)
+    assert np.array_equal(build(folder, paths, None).rows.all(), first.rows.all())  # no VAE needed
+    build(folder, paths, vae, "vae 2")
+    os.utime(paths[0], (1, 1))
+    build(folder, paths, vae)
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_blocks_do_not_change_rows(tmp_path, paths, vae, monkeypatch):
+    whole = build(tmp_path / "whole", paths, vae).rows.all()
+    monkeypatch.setattr(latent, "WINDOWS_PER_BLOCK", 3)
+    parts = build(tmp_path / "parts", paths, vae)
+    assert len(parts.rows.blocks) == 3
+    np.testing.assert_allclose(parts.rows.all(), whole, rtol=2e-3, atol=2e-3)
+
+
+def test_without_a_folder_rows_are_the_same_and_nothing_is_written(tmp_path, paths, vae):
+    cached, before = build(tmp_path / "cache", paths, vae), sorted(tmp_path.rglob("*"))
+    computed = build(None, paths, vae)
+    assert computed.first.tolist() == cached.first.tolist()
+    np.testing.assert_allclose(computed.rows[4], cached.rows[4], rtol=2e-3, atol=2e-3)
+    assert sorted(tmp_path.rglob("*")) == before

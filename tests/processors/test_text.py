@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from models.tta.ldm.text_encoder import TextEncoder
+from processors import text
+from processors.text import PAD_TO, build_text_cache
+from utils.config import SmallT5Config
+
+CAPTIONS = ["a dog barks", "rain falls on a roof and a bird sings", "a dog barks", "wind"]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return TextEncoder.small(SmallT5Config(80, 16, 1, 2, 16), CAPTIONS, 12).eval()
+
+
+def build(folder, encoder, captions=CAPTIONS):
+    accelerator = Accelerator(cpu=True)
+    return build_text_cache(folder, captions, encoder, encoder.fingerprint(), accelerator)
+
+
+def test_a_batch_is_what_the_encoder_says(tmp_path, encoder):
+    cache = build(tmp_path, encoder)
+    for batch in (["wind"], [CAPTIONS[1], ""], [*CAPTIONS, ""]):
+        text_emb, text_mask = cache.batch(batch)
+        with torch.no_grad():
+            expected, mask = encoder.encode(batch)
+        assert text_emb.shape[1] % PAD_TO == 0
+        assert text_mask.sum(1).tolist() == mask.sum(1).tolist()
+        found = text_emb.float()[text_mask]
+        torch.testing.assert_close(found, expected[mask], rtol=2e-3, atol=2e-3)  # half precision
+        assert (text_emb[~text_mask] == 0).all()
+
+
+def test_the_dropped_caption_is_the_empty_prompt_of_sampling(tmp_path, encoder):
+    text_emb, text_mask = build(tmp_path, encoder).batch([""])
+    with torch.no_grad():
+        expected, mask = encoder.encode([""])  # as models/tta/ldm/pipeline.py does
+    assert mask.tolist() == [[True]]
+    assert text_mask.sum() == 1
+    torch.testing.assert_close(text_emb[:, :1].float(), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_the_same_captions_are_encoded_once(tmp_path, encoder, monkeypatch):
+    first = build(tmp_path, encoder)
+    monkeypatch.setattr(text, "encode_captions", None)
+    again = build(tmp_path, encoder, CAPTIONS[::-1])
+    assert np.array_equal(first.rows.all(), again.rows.all())
+    monkeypatch.undo()
+    build(tmp_path, encoder, [*CAPTIONS, "a bell"])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_many_captions_in_blocks(tmp_path, encoder, monkeypatch):
+    monkeypatch.setattr(text, "CAPTIONS_PER_BLOCK", 3)
+    monkeypatch.setattr(text, "CAPTIONS_PER_BATCH", 2)
+    captions = [f"{a} {b}" for a in ("a dog", "the rain") for b in ("barks", "falls", "sings on")]
+    cache = build(tmp_path, encoder, captions)
+    assert len(cache.rows.blocks) == 3
+    with torch.no_grad():
+        for caption in captions:
+            text_emb, text_mask = cache.batch([caption])
+            expected, _ = encoder.encode([caption])
+            torch.testing.assert_close(
+                text_emb.float()[text_mask], expected[0], rtol=2e-3, atol=2e-3
+            )
+
+
+def test_without_a_folder_the_batch_is_the_same(tmp_path, encoder):
+    ours, theirs = build(None, encoder).batch(CAPTIONS), build(tmp_path, encoder).batch(CAPTIONS)
+    torch.testing.assert_close(ours[0], theirs[0], rtol=2e-3, atol=2e-3)
+    assert torch.equal(ours[1], theirs[1])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import nn
 from torchaudio.functional import griffinlim
@@ -12,6 +10,7 @@ from models.hifigan import HiFiGAN
 from processors.mel import MEL_FLOOR, mel_filter_bank
 from utils.config import MelConfig
 from utils.errors import UserError
+from utils.hub import model_folder
 
 GRIFFIN_LIM = "griffin_lim"
 MAGNITUDE_STEPS = 50  # halves the error on tones; more gain little
@@ -85,12 +84,14 @@ Vocoder = GriffinLim | HiFiGAN
 def load_vocoder(name: str, mel: MelConfig) -> Vocoder:
     """The vocoder "griffin_lim", or the HiFi-GAN in the folder `name`, for mels of these settings.
 
+    A hub model's name stands for its folder.
+
     Raises:
         UserError: there is none, or it was made for another mel.
     """
     if name == GRIFFIN_LIM:
         return GriffinLim(mel)
-    folder = Path(name)
+    folder = model_folder(name)
     if not folder.is_dir():
         raise UserError(f"vocoder {name!r} is neither {GRIFFIN_LIM!r} nor a folder with a HiFi-GAN")
     return HiFiGAN(folder, mel)

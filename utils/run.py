@@ -183,7 +183,7 @@ class Run:
         if not figures:
             return
         loss, (best_loss, _) = figures["loss"], self.best
-        saved_now = self.due(self.config.train.save_checkpoints_steps)
+        saved_now = self.step > 0 and self.due(self.config.train.save_checkpoints_steps)
         if saved_now and (best_loss is None or loss < best_loss):
             self.best = (loss, self.step)
         if self.main:

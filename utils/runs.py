@@ -15,6 +15,7 @@ from pathlib import Path
 from utils.checkpoint import Checkpoints, read_json
 from utils.config import Config, MelConfig, config_from_dict
 from utils.errors import UserError
+from utils.hub import model_folder
 from utils.typed_json import REPOSITORY
 
 TRAIN_COMMANDS = {
@@ -123,17 +124,27 @@ def weights_folder(path: Path, model_type: str) -> Path | None:
 
 
 def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
-    """The folder of weights that `path` names, or that of the newest run in `log_dir`."""
+    """The folder of weights that `path` names, or that of the newest run in `log_dir`.
+
+    `path` is a run, a folder of weights or a hub model that is such a folder.
+    """
     command = TRAIN_COMMANDS[model_type]
     if path is not None:
-        if Path(path).is_file():
+        place = model_folder(path)
+        if place.is_file():
             raise UserError(
                 f"{path}: must be a folder (a run, or a checkpoint in it), not a file; weights of"
-                " other frameworks and pickles (.pt, .ckpt, .bin) are not loaded"
+                " other frameworks and pickles (.pt, .ckpt, .bin) are not loaded, but made into"
+                " such a folder by: python bins/tta/convert.py import"
             )
-        if not Path(path).is_dir():
+        if not place.is_dir():
             raise UserError(f"{path}: no such folder; to train one, run: {command}")
-        folder = weights_folder(Path(path), model_type)
+        if (place / "model_index.json").is_file():
+            raise UserError(
+                f"{path}: a model in diffusers' layout; make a folder of ours of it first:"
+                f" python bins/tta/convert.py import --from diffusers --to DIR {path}"
+            )
+        folder = weights_folder(place, model_type)
         if folder is None:
             raise UserError(
                 f"{path}: holds no {model_type} ({WEIGHTS[model_type]} in it, in final/ or in"

@@ -25,7 +25,7 @@ from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.config import Config
 from utils.device import compiles, memory_format, to_device
 from utils.errors import UserError
-from utils.runs import find_weights
+from utils.runs import find_weights, read_config
 from utils.seeds import generator
 
 
@@ -52,13 +52,16 @@ class AudioLDMTraining:
         self.train_records = load_split(config, "train")
         self.valid_records = load_split(config, "valid")
 
+        start = checkpoint
+        if start is None and config.train.init_from:
+            start = find_weights(config.train.init_from, config.log_dir, "AudioLDM")
+            check_mel(config.preprocess.mel, read_config(start).preprocess.mel, start)
         self.learns_text = config.model.text_encoder.learns
-        self.text_encoder = self._make_text_encoder(checkpoint).to(device)
+        self.text_encoder = self._make_text_encoder(checkpoint, start).to(device)
         self.unet = UNet(config.model.audioldm)
-        if checkpoint:
-            self._read_unet(checkpoint)
-        elif config.train.init_from:
-            self._read_unet(find_weights(config.train.init_from, config.log_dir, "AudioLDM"))
+        if start:
+            weights = start / "unet.safetensors"
+            load_weights(self.unet, load_tensors(weights), weights)
         if self.text_encoder.dim != config.model.audioldm.context_dim:
             raise UserError(
                 f"model.audioldm.context_dim {config.model.audioldm.context_dim} must be"
@@ -99,18 +102,16 @@ class AudioLDMTraining:
                     f" of {shape.downsampling}, the downsampling of the VAE in {vae_folder}"
                 )
 
-    def _make_text_encoder(self, checkpoint: Path | None) -> TextEncoder:
+    def _make_text_encoder(self, checkpoint: Path | None, start: Path | None) -> TextEncoder:
         text = self.config.model.text_encoder
-        if checkpoint or not text.learns:
-            source = str(checkpoint / "text_encoder") if checkpoint else text.pretrained
-            encoder = TextEncoder.from_pretrained(source, text.max_tokens)
-            return encoder.requires_grad_(text.learns)
-        captions = [record["Caption"] for record in self.train_records]
-        return TextEncoder.small(text.small, captions, text.max_tokens)
-
-    def _read_unet(self, folder: Path) -> None:
-        weights = folder / "unet.safetensors"
-        load_weights(self.unet, load_tensors(weights), weights)
+        if start is None and text.learns:
+            captions = [record["Caption"] for record in self.train_records]
+            return TextEncoder.small(text.small, captions, text.max_tokens)
+        # One that learns goes on from where the U-Net's weights come from.
+        beside = start if checkpoint or text.learns else None
+        source = str(beside / "text_encoder") if beside else text.pretrained
+        encoder = TextEncoder.from_pretrained(source, text.max_tokens)
+        return encoder.requires_grad_(text.learns)
 
     # ------------------------------------------------------------ data
 

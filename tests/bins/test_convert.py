@@ -1,0 +1,258 @@
+"""bins/tta/convert.py from the command line, and what is done with its folders afterwards."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+
+from bins.tta import convert
+from models.tta.ldm.pipeline import load_pipeline
+from models.tta.ldm.text_encoder import TextEncoder
+from models.vocoder import load_vocoder
+from processors.dataset import read_segment
+from tests import tiny
+from tests.models.tta.convert.ldm_style import (
+    ldm_unet_weights,
+    ldm_vae_weights,
+    random_unet,
+    random_vae,
+)
+from tests.models.tta.convert.small_models import small_pipeline, write_run, write_vocoder
+from tests.models.tta.convert.test_from_ldm_style import amphion_file
+from utils.errors import UserError
+from utils.seeds import generator
+
+
+def program(patch: pytest.MonkeyPatch):
+    """What runs the program in this process; UserErrors come out."""
+
+    def start(*arguments: object) -> None:
+        patch.setattr(sys, "argv", ["convert.py", *map(str, arguments)])
+        convert.main()
+
+    return start
+
+
+@pytest.fixture
+def run(monkeypatch):
+    return program(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A trained run, a vocoder, and the export of both."""
+    root = tmp_path_factory.mktemp("model")
+    pipeline = small_pipeline(root)
+    run_folder = write_run(root / "runs" / "small" / "final", pipeline).parent
+    state = {"step": 40, "best_step": 30, "best_loss": 0.25, "files": {}}
+    (run_folder / "checkpoints" / "step-00000040").mkdir(parents=True)
+    (run_folder / "checkpoints" / "step-00000040" / "state.json").write_text(json.dumps(state))
+    write_vocoder(root / "hifigan")
+    with pytest.MonkeyPatch.context() as patch:
+        program(patch)(
+            "export", "--to", "diffusers", "--checkpoint_path", run_folder, "--vocoder",
+            root / "hifigan", "--license", "cc-by-4.0", root / "exported",
+        )  # fmt: skip
+    return root
+
+
+def test_amphion_s_three_files_make_a_model_that_speaks(run, model, tmp_path, capsys):
+    unet = random_unet(in_channels=2, out_channels=2, cross_attention_dim=16)
+    weights = {f"unet.{name}": value for name, value in ldm_unet_weights(unet).items()}
+    ldm = amphion_file(tmp_path / "audioldm.pt", weights)
+    vae = amphion_file(tmp_path / "vae.pt", ldm_vae_weights(random_vae(2, attention=False, z=2)))
+    config = tiny.write_config(tmp_path, 2)
+    t5 = model / "runs" / "small" / "final" / "text_encoder"
+    come = ("import", "--from", "amphion", "--config", config)
+
+    run(*come, "--to", tmp_path / "all", "--text_encoder", t5, vae, ldm)
+    assert f"--checkpoint_path {tmp_path / 'all'}" in capsys.readouterr().out
+    run(*come, "--to", tmp_path / "vae", vae)
+    run(*come, "--to", tmp_path / "bit by bit", "--vae", tmp_path / "vae", ldm)
+    assert "for --checkpoint_path, import it with a VAE" in capsys.readouterr().out
+
+    pipeline = load_pipeline(tmp_path / "all", "cpu")
+    assert pipeline.config.model.audioldm.num_heads == 2, "the config's"
+    assert pipeline(["a dog"], [0], num_steps=2).isfinite().all()
+    done = tiny.program(
+        "inference", "--checkpoint_path", tmp_path / "all", "--text", "a dog", "--num_steps", 2,
+        "--vocoder", model / "hifigan", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "0000.wav").stat().st_size > 1000
+
+
+def test_parts_that_do_not_fit_are_refused(run, tmp_path):
+    unet = random_unet(in_channels=3, cross_attention_dim=16)
+    unet.save_pretrained(tmp_path / "unet")
+    random_vae(2, attention=False, z=4).save_pretrained(tmp_path / "vae")
+    encoder = TextEncoder.small(small_pipeline(tmp_path).config.model.text_encoder.small, [], 8)
+    encoder.save(tmp_path / "t5")
+    come = ("import", "--from", "diffusers", "--to", tmp_path / "out", tmp_path / "unet")
+    with pytest.raises(UserError, match="latents of 3 channels, the VAE makes 4"):
+        run(*come, tmp_path / "vae")
+    random_unet(cross_attention_dim=24).save_pretrained(tmp_path / "unet")
+    with pytest.raises(UserError, match="of width 24, the text encoder makes 16"):
+        run(*come, "--text_encoder", tmp_path / "t5")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten(run, model):
+    with pytest.raises(UserError, match="exists; nothing is overwritten"):
+        run("import", "--from", "amphion", "--to", model, "x.pt")
+    with pytest.raises(UserError, match="exists; nothing is overwritten"):
+        run("export", "--to", "diffusers", model)
+
+
+def test_a_config_of_stage_2_is_wanted(run, tmp_path):
+    with pytest.raises(UserError, match="must be of model_type AudioLDM, not AutoencoderKL"):
+        run(
+            "import", "--from", "amphion", "--to", tmp_path / "x", "--config",
+            "egs/tta/autoencoderkl/exp_config.json", "x.pt",
+        )  # fmt: skip
+
+
+def test_the_model_card(model):
+    card = (model / "exported" / "README.md").read_text()
+    for fact in (
+        "license: cc-by-4.0",
+        "| hop_size | 32 |",
+        "Trained on Tiny.",
+        "| steps | 40 of 4 clips |",
+        "| best validation loss | 0.25 at step 30 |",
+        "| made with commit | 0123456789ab |",
+        'custom_pipeline="pipeline", trust_remote_code=True',
+    ):
+        assert fact in card, fact
+    index = json.loads((model / "exported" / "model_index.json").read_text())
+    parts = [name for name, value in index.items() if isinstance(value, list) and name[0] != "_"]
+    files = {path.name for path in (model / "exported").iterdir()}
+    assert files == {*parts, "model_index.json", "pipeline.py", "README.md"}
+    source = (model / "exported" / "pipeline.py").read_text()
+    assert not re.search(r"^(from|import) (models|utils|modules|processors)", source, re.MULTILINE)
+
+
+def test_an_imported_model_s_card_does_not_claim_its_data(run, model, tmp_path):
+    run("import", "--from", "diffusers", "--to", tmp_path / "again", model / "exported")
+    run("export", "--to", "diffusers", "--checkpoint_path", tmp_path / "again", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Not known here: the weights were imported from diffusers." in card
+    assert "AudioCaps" not in card
+
+
+# ---------------------------------------------------------------- the hub
+
+
+def test_hub_names_stand_for_folders(run, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, allow_patterns: str(model / name[6:])
+    )
+    monkeypatch.chdir(tmp_path)
+    config = tiny.ROOT / "egs/tta/audioldm/exp_config_audioldm_vae.json"
+    run("import", "--from", "diffusers", "--config", config, "--to", "vae", "owner/exported/vae")
+    assert Path("vae/vae.safetensors").is_file()
+    run("export", "--to", "diffusers", "--checkpoint_path", "owner/runs/small/final", "out")
+    assert Path("out/unet").is_dir()
+    mel = load_pipeline(model / "runs/small/final", "cpu").mel
+    assert load_vocoder("owner/hifigan", mel).name.endswith("hifigan")
+    with pytest.raises(UserError, match=r"convert\.py import --from diffusers --to DIR owner/exp"):
+        run("export", "--to", "diffusers", "--checkpoint_path", "owner/exported", "again")
+
+
+def test_pushing_without_a_network_leaves_the_folder(run, model, tmp_path, monkeypatch):
+    class Api:
+        def create_repo(self, name, exist_ok):
+            raise ConnectionError("No network")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    final = model / "runs" / "small"
+    with pytest.raises(UserError, match="No network\nThe folder is complete"):
+        run(
+            "export", "--to", "diffusers", "--checkpoint_path", final, "--push_to_hub", "me/bell",
+            tmp_path / "out",
+        )  # fmt: skip
+    assert "# me/bell" in (tmp_path / "out" / "README.md").read_text()
+
+
+# ---------------------------------------------------------------- fine-tuning
+
+
+def fine_tune(root: Path, stage: int, *overrides: str) -> float:
+    """The first validation loss of a run of one step through run_train.sh."""
+    folder = ("autoencoderkl", "audioldm")[stage - 1]
+    script = tiny.ROOT / "egs" / "tta" / folder / "run_train.sh"
+    config = ["--config", root / f"stage{stage}.json", "--exp_name", "fine"]
+    subprocess.run(
+        ["sh", script, *map(str, config), "train.max_steps=1", *overrides],
+        env=tiny.environment(VIRTUAL_ENV=sys.prefix),
+        check=True,
+        timeout=900,
+    )
+    log = (root / "runs" / "fine" / "log.txt").read_text()
+    return float(re.search(r"step 0: valid loss ([\d.e-]+)", log)[1])
+
+
+@pytest.fixture
+def fine(run, model, tmp_path):
+    """Data, configs of both stages and an imported model."""
+    tiny.write_data(tmp_path)
+    run("import", "--from", "diffusers", "--to", tmp_path / "imported", model / "exported")
+    for stage in (1, 2):
+        tiny.write_config(tmp_path, stage)
+    return tmp_path
+
+
+def valid_mels(root: Path) -> tuple[list[dict], torch.Tensor]:
+    """The validation records and their mels [B, 1, n_mel, frames]."""
+    folder = root / "data" / "Tiny"
+    records = json.loads((folder / "valid.json").read_text())
+    paths = [folder / "mel" / f"{record['Uid']}.npy" for record in records]
+    mels = np.stack([read_segment(path, tiny.FRAMES) for path in paths])[:, None]
+    return records, torch.from_numpy(mels)
+
+
+@torch.no_grad()
+def test_fine_tuning_a_vae_starts_at_the_source_s_loss(fine, model):
+    loss = fine_tune(
+        fine, 1, f"train.init_from={fine}/imported/vae",
+        "model.autoencoderkl.attention=true", "model.autoencoderkl.ch_mult=[1, 2]",
+    )  # fmt: skip
+    source = AutoencoderKL.from_pretrained(model / "exported" / "vae")
+    _, mels = valid_mels(fine)
+    rebuilt = source.decode(source.encode(mels).latent_dist.mode()).sample
+    assert loss == pytest.approx((rebuilt - mels).abs().mean().item(), rel=1e-3)
+
+
+@torch.no_grad()
+def test_fine_tuning_a_unet_starts_at_the_source_s_loss(fine, model):
+    loss = fine_tune(
+        fine, 2, f"train.init_from={fine}/imported",
+        f"model.autoencoder_path={fine}/imported/vae",
+        f"model.text_encoder.pretrained={fine}/imported/text_encoder",
+    )  # fmt: skip
+    parts = model / "exported"
+    vae = AutoencoderKL.from_pretrained(parts / "vae")
+    unet = UNet2DConditionModel.from_pretrained(parts / "unet")
+    schedule = DDPMScheduler.from_pretrained(parts / "scheduler")
+    text = TextEncoder.from_pretrained(str(fine / "imported" / "text_encoder"), 12)
+    records, mels = valid_mels(fine)
+    posterior = vae.encode(mels).latent_dist
+    errors = []
+    for number, record in enumerate(records):  # each clip's random numbers are its own
+        random = generator("cpu", 12345, "validation", number)
+        timesteps = torch.randint(1000, (1,), generator=random)
+        shape = (1, *posterior.mean.shape[1:])
+        spread, noise = (torch.randn(shape, generator=random) for _ in range(2))
+        latent = posterior.mean[[number]] + posterior.std[[number]] * spread
+        noisy = schedule.add_noise(latent * vae.config.scaling_factor, noise, timesteps)
+        states, mask = text.encode([record["Caption"]])
+        prediction = unet(noisy, timesteps, states, encoder_attention_mask=mask).sample
+        errors.append((prediction - noise).square().mean())
+    assert loss == pytest.approx(torch.stack(errors).mean().item(), rel=2e-3)

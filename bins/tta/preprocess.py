@@ -1,6 +1,7 @@
 """wav + captions -> mel .npy + train.json, valid.json, test.json, for each data set of the config.
 
     python bins/tta/preprocess.py [--config F] [--num_workers N] [key.path=value ...]
+    python bins/tta/preprocess.py --check_vocoder PATH [--config F] [key.path=value ...]
 
 A second run does only what is missing or stale; a run that was killed is gone on with by the same
 command. Under a launcher with several processes (accelerate, torchrun) they share the clips out.
@@ -9,6 +10,7 @@ command. Under a launcher with several processes (accelerate, torchrun) they sha
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
@@ -38,6 +40,7 @@ from utils.ranks import Ranks, find_ranks
 
 # What numpy's linear algebra may be built on reads these when it is first imported.
 THREAD_SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+VOCODER_CLIPS = 8  # of each data set, to try a vocoder on
 
 
 def main() -> None:
@@ -46,8 +49,17 @@ def main() -> None:
     parser.add_argument(
         "--num_workers", type=_positive, default=_usable_cores(), help="default: %(default)s"
     )
+    parser.add_argument(
+        "--check_vocoder",
+        metavar="PATH",
+        help="only try a vocoder (a HiFi-GAN's folder, or griffin_lim) on some clips",
+    )
     arguments = parse_arguments(parser)
     config = load_config(arguments.config, arguments.overrides)
+    if arguments.check_vocoder is not None:
+        for dataset in config.dataset:
+            try_vocoder(config, dataset, arguments.check_vocoder)
+        return
     os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))  # for the workers: one thread each
     ranks = find_ranks()
     for dataset in config.dataset:
@@ -86,6 +98,19 @@ def preprocess(config: Config, dataset: str, num_workers: int, ranks: Ranks) -> 
             source.note(clip, outcome)
         source.without_caption = folder.count_beside(clip.file for clip in clips)
         write_results(config, dataset, source, ready)
+
+
+def try_vocoder(config: Config, dataset: str, name: str) -> None:
+    """Prints how well clips of a data set come back from their mels, and writes them to hear."""
+    from processors.vocoder_check import check_vocoder
+
+    folder = open_folder(config, dataset)
+    ready = read_ready(config, dataset)
+    clips = list_clips(folder, read_source(folder, dataset, ready), ready)
+    some = clips[:: math.ceil(len(clips) / VOCODER_CLIPS) or 1]
+    out = Path(config.preprocess.processed_dir) / "vocoder_check" / dataset
+    sounds = [folder.path(clip.file) for clip in some]
+    print(check_vocoder(name, sounds, config.preprocess.mel, out))
 
 
 def open_folder(config: Config, dataset: str) -> SoundFolder:

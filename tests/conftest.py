@@ -9,7 +9,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Killed processes leave semaphores behind, which is what is tested.
 os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
 
+import hypothesis
 import pytest
+
+# The same examples at every run: what fails here fails everywhere. No deadline: machines are busy.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

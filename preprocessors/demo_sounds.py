@@ -137,7 +137,9 @@ def _glide(traits: Traits, draw: Draw, time: np.ndarray, rising: bool) -> np.nda
     end = start + draw.between(0.45, 0.6) * time[-1]
     since = np.clip(time - start, 0, end - start)
     turns = first * since + (last - first) / (end - start) / 2 * since * since
-    return voice(turns) * window(time, start, end, 0.05)
+    done = since / (end - start)
+    swell = 0.1 + 0.9 * (done if rising else 1 - done)  # grows as it rises, fades as it falls
+    return voice(turns) * window(time, start, end, 0.05) * swell
 
 
 def rising_tone(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np.ndarray:

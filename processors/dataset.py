@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from processors.stream import ClipStream, Share
+from utils.errors import UserError
 
 SILENCE = math.log(1e-5)  # the floor of the natural-log mel
+REDO = "remove it and run: sh egs/tta/preprocess/run_preprocess.sh"
 
 
 def read_segment(path: Path, frames: int, start: int | None = None) -> np.ndarray:
@@ -21,7 +23,7 @@ def read_segment(path: Path, frames: int, start: int | None = None) -> np.ndarra
     Shorter mels are padded with silence at the end, longer ones are cut from frame `start` on.
     The file is mapped, not read, so that ten minutes of sound cost no more than ten seconds.
     """
-    mel = np.load(path, mmap_mode="r")
+    mel = _map(path)
     start = start or 0
     piece = mel[:, start : start + frames]
     segment = np.full((mel.shape[0], frames), SILENCE, dtype=np.float32)
@@ -31,7 +33,18 @@ def read_segment(path: Path, frames: int, start: int | None = None) -> np.ndarra
 
 def mel_frames(path: Path) -> int:
     """Number of frames of a mel file, from its header."""
-    return np.load(path, mmap_mode="r").shape[1]
+    return _map(path).shape[1]
+
+
+def _map(path: Path) -> np.ndarray:
+    """A mel file [n_mel, frames], mapped; UserError where it is damaged or none."""
+    try:
+        mel = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a whole mel file ({error}); {REDO}") from None
+    if mel.ndim != 2 or mel.dtype.kind != "f":
+        raise UserError(f"{path}: holds {mel.dtype}{list(mel.shape)}, not a mel; {REDO}")
+    return mel
 
 
 def distinct_clips(records: Sequence[dict]) -> list[dict]:

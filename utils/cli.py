@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 
 from utils.errors import UserError
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+DISK_ERRORS = (  # that the user can put right: no room, no permission, a file for a folder, ...
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, default_config: str) -> None:

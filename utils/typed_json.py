@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -173,11 +174,13 @@ def _convert(hint: object, value: object, path: tuple, origins: Origins, rules: 
 
 def _scalar(hint: type, value: object, path: tuple, origins: Origins, rules: typing.Mapping):
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not hint:
         raise origins.error(path, f"must be of type {hint.__name__}, not {value!r}")
     if hint is float and not math.isfinite(value):
         raise origins.error(path, f"must be finite, not {value}")
+    if hint is str and ("\0" in value or value.encode("utf-8", "replace").decode() != value):
+        raise origins.error(path, f"{value!r} must be text in UTF-8 without NUL characters")
     choices = rules.get("choices")
     if choices is not None and value not in choices:
         raise origins.error(path, f"{value!r} must be one of {', '.join(map(repr, choices))}")

@@ -27,7 +27,9 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--text", help="what to hear")
@@ -58,6 +60,9 @@ def read_prompts(text: str | None, text_file: str | None) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--text_file {text_file}: cannot be read as text: {error}") from None
         prompts = [line.strip() for line in lines if line.strip()]
+    for prompt in prompts:
+        if prompt.encode("utf-8", "replace").decode() != prompt:
+            raise UserError(f"--text {prompt!r} must be text in UTF-8")
     if not prompts or not all(prompts):
         raise UserError('there is no text; say what to hear: --text "A man is whistling"')
     return prompts
@@ -135,6 +140,9 @@ def sampling_settings(arguments: argparse.Namespace, config) -> dict:
         else getattr(arguments, name)
         for name in ("sampler", "num_steps", "guidance_scale", "vocoder")
     }
+    most = config.model.noise_scheduler.num_train_timesteps
+    if chosen["num_steps"] > most:
+        raise UserError(f"--num_steps {chosen['num_steps']} must be at most {most}, as trained")
     frames = config.preprocess.segment_frames
     duration = arguments.duration or frames / mel.frames_per_second
     if arguments.duration:

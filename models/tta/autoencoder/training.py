@@ -41,6 +41,9 @@ class AutoencoderTraining:
         """`checkpoint` is the folder to go on from; None starts anew."""
         self.config, self.accelerator, self.share = config, accelerator, share
         self.seed = config.train.random_seed
+        # Several captions of a clip are one clip here.
+        self.train_clips = distinct_clips(load_split(config, "train"))
+        self.valid_clips = distinct_clips(load_split(config, "valid"))
         self.vae = AutoencoderKL(config.model.autoencoderkl)
         self.starts_anew = checkpoint is None and config.train.init_from is None
         loss = config.model.loss
@@ -79,12 +82,7 @@ class AutoencoderTraining:
     # ------------------------------------------------------------ data
 
     def load_data(self, cached: bool) -> None:
-        """Finds the clips of both splits. Several captions of a clip are one clip here.
-
-        Stage 1 reads the mels themselves and has nothing to cache, whatever `cached` says.
-        """
-        self.train_clips = distinct_clips(load_split(self.config, "train"))
-        self.valid_clips = distinct_clips(load_split(self.config, "valid"))
+        """Gets ready to read the mels; there is nothing to cache, whatever `cached` says."""
         self.frames = self.config.preprocess.segment_frames
         self.stream = ClipStream(len(self.train_clips), self.seed)
         if self.starts_anew:

@@ -111,8 +111,8 @@ def load_pipeline(folder: Path, device: str | torch.device) -> Pipeline:
 def make_sampler(name: str, config: NoiseSchedulerConfig):
     """A deterministic sampler of diffusers over the training's noise schedule.
 
-    The two of higher order take steps of equal log-SNR (arXiv:2211.01095, section 6): with equal
-    timesteps their last step alone takes half of the fine detail away at 25 steps.
+    The two of higher order go by the noise levels of Karras et al. (2022, arXiv:2206.00364, eq. 5):
+    with timesteps at equal distances their last step takes half of the fine detail away.
     """
     import diffusers
 
@@ -124,5 +124,5 @@ def make_sampler(name: str, config: NoiseSchedulerConfig):
     }
     settings = scheduler_settings(config)
     if name in ("dpm++", "unipc"):
-        settings["use_exponential_sigmas"] = True
+        settings["use_karras_sigmas"] = True
     return classes[name].from_config(settings)

@@ -10,7 +10,7 @@ arion_setting_up=yes
 . "$root/utils/environment.sh"
 
 if ! [ -x "$PYTHON" ]; then
-    for python in python3.12 python3.11 python3; do
+    for python in python3 python3.12 python3.11; do
         if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
             2>/dev/null; then
             break
@@ -18,7 +18,7 @@ if ! [ -x "$PYTHON" ]; then
         python=
     done
     if [ -z "$python" ]; then
-        echo "error: Python 3.11 or 3.12 is needed and neither python3.12, python3.11 nor python3" \
+        echo "error: Python 3.11 or 3.12 is needed and neither python3, python3.12 nor python3.11" \
             "is one of them" >&2
         exit 2
     fi

@@ -38,7 +38,9 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    come = verbs.add_parser("import", help="published weights to a folder of ours")
+    come = verbs.add_parser(
+        "import", help="published weights to a folder of ours", allow_abbrev=False
+    )
     come.add_argument("--from", dest="format", required=True, choices=FORMATS)
     come.add_argument("--to", required=True, metavar="DIR", help="the folder to make")
     come.add_argument("files", nargs="+", metavar="FILE", help="files or folders of one model")
@@ -57,7 +59,9 @@ def parse() -> argparse.Namespace:
     come.add_argument("--vae", metavar="DIR", help="a VAE of ours, to go with a U-Net")
     come.add_argument("--text_encoder", metavar="NAME", help="a T5 (hub or folder), likewise")
 
-    go = verbs.add_parser("export", help="a trained model to a folder of another format")
+    go = verbs.add_parser(
+        "export", help="a trained model to a folder of another format", allow_abbrev=False
+    )
     go.add_argument("--to", dest="format", required=True, choices=("diffusers",))
     go.add_argument("--checkpoint_path", help="stage-2 run; default: the newest")
     go.add_argument("--log_dir", default="ckpts/tta", help="where runs are looked for")
@@ -76,9 +80,17 @@ def new_folder(option: str, name: str) -> Path:
     return path
 
 
+def without_bars() -> None:
+    """Keeps transformers from drawing a bar for every file that it reads or writes."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def import_weights(arguments: argparse.Namespace) -> None:
     """Reads the files, adds what the options name, writes the folder, says how to use it."""
     to = new_folder("--to", arguments.to)
+    without_bars()
     found = read_files(arguments)
     if arguments.vae is not None:
         from models.tta.autoencoder.saved import load_vae
@@ -131,6 +143,7 @@ def read_files(arguments: argparse.Namespace):
 def export_model(arguments: argparse.Namespace) -> None:
     """Writes the folder, and uploads it where that is asked for."""
     out = new_folder("OUT_DIR", arguments.out)
+    without_bars()
     from models.tta.convert.model_card import model_card
     from models.tta.convert.to_diffusers import export
     from models.tta.ldm.pipeline import load_pipeline

@@ -30,6 +30,7 @@ from utils.typed_json import Origins, build
 
 # What attention was called in files of diffusers before 0.18.
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+VOCODER_TYPES = ("speecht5_hifigan", "hifigan")  # the second until transformers 4
 SAMPLERS = {
     "DDIMScheduler": "ddim",
     "DPMSolverMultistepScheduler": "dpm++",
@@ -67,12 +68,13 @@ def _read_network(folder: Path, found: Imported, layout: str | None) -> None:
         _read_vae(folder, settings, found, layout)
     elif kind == "UNet2DConditionModel":
         _read_unet(folder, settings, found, layout)
-    elif kind == "speecht5_hifigan":
+    elif kind in VOCODER_TYPES:
         _read_vocoder(folder, settings, found)
     else:
         raise UserError(
-            f"{folder}: holds a {kind}; an AutoencoderKL, a UNet2DConditionModel or a"
-            " SpeechT5HifiGan is wanted, or a pipeline of them"
+            f"{folder}: of class {kind}; an AutoencoderKL, a UNet2DConditionModel or a"
+            " SpeechT5HifiGan is wanted, or a pipeline of them (of others, import vae/ or vocoder/"
+            " alone)"
         )
 
 
@@ -95,10 +97,10 @@ def _read_unet(folder: Path, settings: dict, found: Imported, layout: str | None
     from diffusers import UNet2DConditionModel
 
     heads = settings.get("attention_head_dim", 8)  # diffusers' default; it counts heads
-    if isinstance(heads, list):
-        if len(set(heads)) != 1:
-            raise UserError(f"{folder}: attention_head_dim {heads} must be the same everywhere")
+    if isinstance(heads, list) and heads == heads[:1] * len(heads):
         heads = heads[0]
+    if not isinstance(heads, int):
+        raise UserError(f"{folder}: attention_head_dim {heads!r} must be the same at every level")
     tensors = _network_tensors(folder, layout)
     shape = unet_shape(tensors, heads, folder)
     check_settings(settings, unet_settings(shape), UNet2DConditionModel, folder)
@@ -122,7 +124,7 @@ def _read_vocoder(folder: Path, settings: dict, found: Imported) -> None:
         found.take_mel(mel, folder)
     with tempfile.TemporaryDirectory() as folder_name:
         ready = Path(folder_name)
-        shutil.copyfile(folder / "config.json", ready / "config.json")
+        write_json(ready / "config.json", {**settings, "model_type": VOCODER_TYPES[0]})
         save_tensors(ready / "model.safetensors", read_weights(_weights_file(folder, VOCODER)))
         write_json(ready / SETTINGS_FILE, dataclasses.asdict(mel))
         found.add("vocoder", HiFiGAN(ready, mel), folder)
@@ -150,8 +152,10 @@ def _weights_file(folder: Path, names: tuple[str, ...]) -> Path:
 
 def _read_pipeline(folder: Path, found: Imported, layout: str | None) -> None:
     index = read_json(folder / "model_index.json")
+    if not isinstance(index.setdefault("defaults", {}), dict):
+        raise UserError(f"{folder / 'model_index.json'}: defaults must be an object")
     for name in ("vae", "unet", "vocoder"):
-        if isinstance(index.get(name), list) and index[name][0] is not None:
+        if isinstance(index.get(name), list) and index[name][:1] != [None]:
             _read_network(folder / name, found, layout)
     if "text_encoder" in index:
         found.add("text_encoder", _read_text_encoder(folder, index, found.config), folder)
@@ -160,20 +164,19 @@ def _read_pipeline(folder: Path, found: Imported, layout: str | None) -> None:
 
 def _read_text_encoder(folder: Path, index: dict, config: Config) -> TextEncoder:
     """A text encoder and its tokenizer, which share a folder here."""
-    defaults = index.get("defaults", {})
+    limit = config.model.text_encoder.max_tokens
     with tempfile.TemporaryDirectory() as together:
         for part in ("text_encoder", "tokenizer"):
             if not (folder / part).is_dir():
                 raise UserError(f"{folder / part}: no such folder")
             shutil.copytree(folder / part, together, dirs_exist_ok=True)
-        max_tokens = defaults.get("max_tokens", config.model.text_encoder.max_tokens)
-        return TextEncoder.from_pretrained(together, max_tokens)
+        return TextEncoder.from_pretrained(together, index["defaults"].get("max_tokens", limit))
 
 
 def _with_pipeline_settings(config: Config, index: dict, folder: Path) -> Config:
     """The config with a pipeline's noise schedule, sampler, length, steps and guidance."""
     path = folder / "scheduler" / "scheduler_config.json"
-    scheduler, defaults = read_json(path), index.get("defaults", {})
+    scheduler, defaults = read_json(path), index["defaults"]
     noise = dataclasses.asdict(config.model.noise_scheduler)
     noise |= {name: scheduler[name] for name in noise if name in scheduler}
     inference = dataclasses.asdict(config.inference)

@@ -14,7 +14,7 @@ from models.tta.autoencoder.saved import save_vae
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from utils.checkpoint import load_weights, save_tensors, whole_folder, write_json
-from utils.config import AutoencoderKLConfig, Config, MelConfig, UNetConfig
+from utils.config import AutoencoderKLConfig, Config, MelConfig, UNetConfig, config_from_dict
 from utils.errors import UserError
 
 
@@ -48,9 +48,10 @@ class Imported:
         self.mel_from = source
 
     def check(self) -> None:
-        """Raises UserError where the parts do not fit each other."""
+        """Raises UserError where the parts do not fit each other, or settings are out of range."""
         if self.unet is None:
             return
+        config_from_dict(self.config.to_dict(), None, "the imported model's settings")
         shape = self.config.model.audioldm
         if self.vae is not None and self.vae.config.z_channels != shape.in_channels:
             raise UserError(

@@ -96,6 +96,7 @@ def test_a_vocoder_of_another_mel(tmp_path):
     )
     theirs = randomise(SpeechT5HifiGan(config)).eval()
     theirs.save_pretrained(tmp_path / "vocoder")
+    edit(tmp_path / "vocoder" / "config.json", model_type="hifigan")  # its name when published
     found = read_diffusers([tmp_path / "vocoder"], FOREIGN, layout=None)
     found.write(tmp_path / "out", "diffusers")
     vocoder = load_vocoder(str(tmp_path / "out"), MEL)
@@ -128,7 +129,7 @@ def test_what_is_no_network_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"config\.json: no such file"):
         read_diffusers([tmp_path], FOREIGN, layout=None)
     (tmp_path / "config.json").write_text('{"_class_name": "AudioLDM2UNet2DConditionModel"}')
-    with pytest.raises(UserError, match="holds a AudioLDM2UNet2DConditionModel"):
+    with pytest.raises(UserError, match="of class AudioLDM2UNet2DConditionModel"):
         read_diffusers([tmp_path], FOREIGN, layout=None)
     (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
     with pytest.raises(UserError, match="no weights there"):

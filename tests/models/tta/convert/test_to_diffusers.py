@@ -1,6 +1,8 @@
 """An exported model, in a process that cannot see this repository."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from models.vocoder import load_vocoder
 from tests import tiny
 from tests.models.tta.convert.small_models import small_pipeline, write_vocoder
 from utils.checkpoint import load_tensors
+from utils.errors import UserError
 
 PROMPTS = ["a dog sounds", "rain and wind and a bell, then an engine </s>"]
 SEEDS = [3, 11]
@@ -132,6 +135,29 @@ def test_exported_and_imported_again_it_is_the_same_bit_for_bit(exported, tmp_pa
             assert torch.equal(value, again[key]), key
     weights = found.vocoder.state_dict()
     assert all(torch.equal(v, weights[k]) for k, v in vocoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("model_index.json", {"defaults": 3}, "defaults must be an object"),
+        ("model_index.json", {"defaults": {"frames": "many"}}, "segment_frames: must be of type"),
+        ("model_index.json", {"defaults": {"guidance_scale": 0.5}}, "guidance_scale: 0.5 must be"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type"),
+        ("unet/config.json", {"attention_head_dim": "8"}, "attention_head_dim '8'"),
+        ("vae/config.json", {"scaling_factor": 0}, "scaling_factor 0 must be above 0"),
+        ("vae/mel_config.json", {"n_mel": None}, "n_mel: must be of type int"),
+        ("vocoder/config.json", {"upsample_rates": None}, "describes no HiFi-GAN"),
+    ],
+)
+def test_a_damaged_export_is_named(exported, tmp_path, name, change, message):
+    _, root = exported
+    folder = shutil.copytree(root / "plain", tmp_path / "copy")
+    settings = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**settings, **change}))
+    config = tiny.load(Path("egs/tta/audioldm/exp_config.json"))
+    with pytest.raises(UserError, match=message):
+        read_diffusers([folder], config, layout=None).check()
 
 
 def test_a_folder_of_an_export_is_whole_or_absent(exported, tmp_path, monkeypatch):

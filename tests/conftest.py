@@ -9,6 +9,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Killed processes leave semaphores behind, which is what is tested.
 os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
 
+from pathlib import Path
+
 import hypothesis
 import pytest
 
@@ -24,3 +26,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=3,
         help="how often each stage's training is killed in tests/bins/test_resume.py",
     )
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny data, configs of both stages, and runs/vae and runs/ldm, finished."""
+    from tests import tiny, warm
+
+    root = tmp_path_factory.mktemp("trained")
+    tiny.write_data(root)
+    for stage, name in ((1, "vae"), (2, "ldm")):
+        config = tiny.write_config(root, stage, sample_interval=6)
+        status = warm.run(root / "log", "--config", config, "--exp_name", name)
+        assert status == 0, (root / "log").read_text()
+    return root

@@ -65,7 +65,7 @@ class Rehearsal:
         clips = train.batch_size
         return [
             ("model", self.config.model_type),
-            *((f"parameters, {name}", millions(m)) for name, m in self.task.learning.items()),
+            *((f"parameters, {name}", f"{count(m):,}") for name, m in self.task.learning.items()),
             ("latent", " x ".join(map(str, self.task.latent_shape)) + " per clip"),
             ("processes", f"{engine.num_processes} on {engine.device.type}"),
             ("precision", {"no": "fp32"}.get(engine.mixed_precision, engine.mixed_precision)),
@@ -102,8 +102,9 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def millions(module: torch.nn.Module) -> str:
-    return f"{sum(p.numel() for p in module.parameters() if p.requires_grad) / 1e6:.2f} M"
+def count(module: torch.nn.Module) -> int:
+    """Parameters that learn."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def shown(figures: dict[str, float]) -> str:

@@ -21,7 +21,7 @@ from utils.errors import UserError
 def main() -> None:
     arguments = parse()
     prompts = read_prompts(arguments.text, arguments.text_file)
-    check(arguments)
+    check(arguments, prompts)
     generate(arguments, prompts)
 
 
@@ -60,16 +60,16 @@ def read_prompts(text: str | None, text_file: str | None) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--text_file {text_file}: cannot be read as text: {error}") from None
         prompts = [line.strip() for line in lines if line.strip()]
-    for prompt in prompts:
-        if prompt.encode("utf-8", "replace").decode() != prompt:
-            raise UserError(f"--text {prompt!r} must be text in UTF-8")
     if not prompts or not all(prompts):
         raise UserError('there is no text; say what to hear: --text "A man is whistling"')
     return prompts
 
 
-def check(arguments: argparse.Namespace) -> None:
+def check(arguments: argparse.Namespace, prompts: list[str]) -> None:
     """Ranges, before any work."""
+    for text in (*prompts, arguments.negative_text):
+        if text.encode("utf-8", "replace").decode() != text:
+            raise UserError(f"{text!r} must be text in UTF-8")
     for name, low in (("num_samples", 1), ("num_steps", 1), ("batch_size", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < low:
@@ -85,10 +85,10 @@ def check(arguments: argparse.Namespace) -> None:
 
 def generate(arguments: argparse.Namespace, prompts: list[str]) -> None:
     """Makes every sound and writes it; sound k has the seed `--seed` + k."""
-    from models.vocoder import load_vocoder
     from tqdm import tqdm
 
     from models.tta.ldm.pipeline import load_pipeline
+    from models.vocoder import load_vocoder
     from utils.checkpoint import file_hash
     from utils.device import best_device
     from utils.outputs import Numbering

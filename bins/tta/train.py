@@ -29,7 +29,9 @@ def main() -> None:
     from utils.runs import finished_at, run_folder
 
     config = load_config(arguments.config, arguments.overrides)
-    exp_name = arguments.exp_name or default_name(arguments.config)
+    exp_name = arguments.exp_name
+    if exp_name is None:
+        exp_name = default_name(arguments.config)
     folder = run_folder(config.log_dir, exp_name)
     step = finished_at(folder)
     if step is not None and step >= config.train.max_steps and not arguments.dry_run:

@@ -83,7 +83,7 @@ def test_a_chain_of_files(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "base.json").write_text('{"a": 1, "b": {"c": 1}}')
     (tmp_path / "sub" / "near.json").write_text(
-        '\ufeff// a comment, after a byte order mark\n{"base_config": "../base.json", "b": {"d": 2},}',
+        '\ufeff// after a byte order mark\n{"base_config": "../base.json", "b": {"d": 2},}',
         encoding="utf-8",
     )
     merged, origins = read_chain(tmp_path / "sub" / "near.json")

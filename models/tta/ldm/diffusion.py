@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from models.tta.ldm.text_encoder import TextEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from utils.config import NoiseSchedulerConfig
 

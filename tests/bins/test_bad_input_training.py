@@ -1,0 +1,222 @@
+"""What training says of bad input, row by row: an error before any work, or a run that goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bins.tta.train import main
+from tests import warm
+from utils.checkpoint import read_json, write_json
+from utils.cli import run_main
+
+
+@pytest.fixture
+def refused(trained, monkeypatch, capsys):
+    """Runs a command in this process that must end with status 2; what it says of the error."""
+
+    def run(stage: int, *arguments: str) -> str:
+        config = ["--config", f"{trained}/stage{stage}.json"]
+        monkeypatch.setattr(sys, "argv", ["train.py", *config, *map(str, arguments)])
+        runs = sorted((trained / "runs").iterdir())
+        with pytest.raises(SystemExit) as caught:
+            run_main(main)
+        assert caught.value.code == 2
+        assert sorted((trained / "runs").iterdir()) == runs  # no work was begun
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--unknown_flag", "3"], "unrecognized arguments: --unknown_flag"),
+        (["--exp", "x"], "unrecognized arguments: --exp"),
+        (["train.max_stepz=3"], "no such key; nearest: train.max_steps"),
+        (["train.max_steps=0"], "train.max_steps: 0 must be >= 1"),
+        (["train.max_steps=-5"], "train.max_steps: -5 must be >= 1"),
+        (["train.batch_size=0"], "train.batch_size: 0 must be >= 1"),
+        (["train.adam.lr=-1"], "train.adam.lr: -1.0 must be > 0"),
+        (["train.random_seed=-1"], "train.random_seed: -1 must be >= 0"),
+        (["--exp_name", "../x"], "--exp_name '../x' must be a plain folder name"),
+        (["--exp_name", ""], "--exp_name '' must be a plain folder name"),
+        (["--exp_name", "x" * 300], "File name too long"),
+        (["dataset=Nowhere"], "Nowhere/mel/mel_config.json: missing, the mels are not ready"),
+        (["dataset=../Tiny"], "dataset '../Tiny' must be a plain folder name"),
+        (["preprocess.hop_size=16"], "other settings than the config's: hop_size 32 and 16"),
+        (["preprocess.train_file=gone.json"], "gone.json: no such file; to make it, run: sh egs"),
+        (["preprocess.train_file=../../x.json"], 'must not hold "..", "." or empty parts'),
+        (["train.init_from=gone"], "gone: no such folder"),
+        (["--config", "gone.json"], "gone.json: no such config file"),
+    ],
+)
+def test_settings_that_cannot_be(refused, arguments, said):
+    assert said in refused(1, "--exp_name", "new", *arguments)
+
+
+RECORD = {"Dataset": "Tiny", "Uid": "clip 1", "Caption": "a dog"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "not valid JSON"),
+        ("[{", "not valid JSON"),
+        ("{}", "must hold a list of records, not dict"),
+        ("[]", "no clip of Tiny has a mel"),
+        ("[3]", "record 1: must be an object"),
+        (json.dumps([RECORD, {"Dataset": "Tiny", "Uid": "x"}]), "record 2: Caption is missing"),
+        (json.dumps([{**RECORD, "Uid": 5}]), "record 1: Uid must be text, not 5"),
+        (json.dumps([{**RECORD, "Uid": "../../x"}]), "Uid '../../x' must not hold"),
+        (json.dumps([{**RECORD, "Uid": "/etc/x"}]), "Uid '/etc/x' must be a relative path"),
+        (json.dumps([{**RECORD, "Uid": "a\0"}]), "must not hold a NUL character"),
+        (json.dumps([{**RECORD, "Dataset": "Other"}]), "Dataset 'Other' must be 'Tiny'"),
+        (json.dumps([{**RECORD, "Caption": " "}]), "Caption must not be empty"),
+        (json.dumps([{**RECORD, "Caption": "x" * 10_001}]), "Caption has 10001 characters"),
+        (json.dumps([{**RECORD, "Caption": ["a"]}]), "Caption must be text, not ['a']"),
+        (json.dumps([{**RECORD, "Uid": "gone"}]), "no clip of Tiny has a mel"),
+    ],
+)
+@pytest.mark.parametrize("stage", [1, 2])
+def test_metadata_that_is_not_right(trained, refused, stage, content, said):
+    (trained / "data/Tiny/bad.json").write_text(content)
+    assert said in refused(stage, "--exp_name", "new", "preprocess.train_file=bad.json")
+
+
+def test_metadata_after_a_byte_order_mark_is_fine(trained, tmp_path):
+    text = (trained / "data/Tiny/train.json").read_text()
+    (trained / "data/Tiny/bom.json").write_text("\ufeff" + text, encoding="utf-8")
+    arguments = ["--config", trained / "stage1.json", "--dry_run", "preprocess.train_file=bom.json"]
+    assert warm.run(tmp_path / "log", *arguments) == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-5]), "not a whole mel file"),
+        (lambda path: path.write_bytes(b""), "not a whole mel file"),
+        (lambda path: path.write_bytes(pickle.dumps([1, 2])), "not a whole mel file"),
+        (lambda path: np.save(path, np.zeros(3)), "holds float64[3], not a mel"),
+        (lambda path: np.save(path, np.array([{}])), "not a whole mel file"),
+    ],
+    ids=["truncated", "empty", "pickle", "shape", "objects"],
+)
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_mel_that_is_damaged(trained, tmp_path, stage, spoil, said):
+    path, log = trained / "data/Tiny/mel/clip 0.npy", tmp_path / "log"
+    kept = path.read_bytes()
+    spoil(path)
+    try:
+        arguments = ["--config", trained / f"stage{stage}.json", "--exp_name", f"spoilt{stage}"]
+        assert warm.run(log, *arguments) == 2
+    finally:
+        path.write_bytes(kept)
+        shutil.rmtree(trained / "runs" / f"spoilt{stage}", ignore_errors=True)
+    assert re.search(
+        rf"error: .*clip 0\.npy: {re.escape(said)}.*run_preprocess\.sh", log.read_text()
+    )
+
+
+class Bomb:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_weights_that_are_no_vae_of_ours(trained, refused, tmp_path):
+    def said(path: Path) -> str:
+        return refused(2, "--exp_name", "new", f"model.autoencoder_path={path}")
+
+    assert "no such folder; to train one, run: sh egs/tta/autoencoderkl" in said(tmp_path / "gone")
+    assert "holds no AutoencoderKL" in said(tmp_path)
+    assert "holds no AutoencoderKL" in said(trained / "runs/ldm")  # of the other stage
+    (tmp_path / "model.ckpt").write_bytes(pickle.dumps(Bomb(tmp_path / "code ran")))
+    assert "must be a folder (a run, or a checkpoint in it), not a file" in said(
+        tmp_path / "model.ckpt"
+    )
+    vae = shutil.copytree(trained / "runs/vae/final", tmp_path / "vae")
+    config = read_json(vae / "config.json")
+
+    write_json(vae / "config.json", {**config, "preprocess": {**config["preprocess"], "fmax": 1e3}})
+    assert "made for another mel than the config's: fmax 1000.0 and 2000.0" in said(vae)
+    shape = {**config["model"]["autoencoderkl"], "ch_mult": [1, 1, 1]}
+    write_json(vae / "config.json", {**config, "model": {"autoencoderkl": shape}})
+    assert "weights of another model than its config says" in said(vae)
+    write_json(vae / "config.json", {"_class_name": "AutoencoderKL"})
+    assert "not the config of a VAE" in said(vae)
+    (vae / "config.json").write_text("{")
+    assert "not readable as JSON" in said(vae)
+    (vae / "config.json").unlink()
+    assert "config.json: no such file" in said(vae)
+
+    write_json(vae / "config.json", config)
+    (vae / "vae.safetensors").write_bytes(pickle.dumps(Bomb(tmp_path / "code ran")))
+    assert "vae.safetensors: not a whole safetensors file" in said(vae)
+    assert not (tmp_path / "code ran").exists()
+
+
+def test_a_vae_of_other_channels(trained, refused):
+    unet = ["model.audioldm.in_channels=4", "model.audioldm.out_channels=4"]
+    said = refused(2, "--exp_name", "new", *unet, f"model.autoencoder_path={trained}/runs/vae")
+    assert "model.audioldm.in_channels 4 must be 2, the z_channels of the VAE in" in said
+
+
+def test_a_text_encoder_that_would_run_code(trained, refused, tmp_path):
+    t5 = shutil.copytree(trained / "runs/ldm/final/text_encoder", tmp_path / "t5")
+    (t5 / "model.safetensors").unlink()
+    (t5 / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "code ran")))
+    path = [f"model.text_encoder.pretrained={t5}", f"model.autoencoder_path={trained}/runs/vae"]
+    assert f"text encoder '{t5}' cannot be loaded" in refused(2, "--exp_name", "new", *path)
+    config = json.loads((t5 / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "bomb.Config", "AutoModel": "bomb.Model"}
+    (t5 / "config.json").write_text(json.dumps({**config, "model_type": "bomb"}))
+    (t5 / "bomb.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'code ran')!r})\n")
+    assert "cannot be loaded" in refused(2, "--exp_name", "new", *path)
+    assert not (tmp_path / "code ran").exists()
+
+
+def test_a_text_encoder_of_another_width(trained, refused):
+    t5 = trained / "runs/ldm/final/text_encoder"
+    settings = [f"model.text_encoder.pretrained={t5}", "model.audioldm.context_dim=32"]
+    said = refused(2, "--exp_name", "new", *settings, f"model.autoencoder_path={trained}/runs/vae")
+    assert "model.audioldm.context_dim 32 must be 16, the width of the text encoder" in said
+
+
+def test_going_on_with_another_model_or_mel(trained, refused):
+    more = ["--exp_name", "vae", "train.max_steps=9"]
+    said = refused(1, *more, "model.autoencoderkl.z_channels=4", "model.loss.disc_channels=16")
+    assert "started with another model.autoencoderkl.z_channels, model.loss.disc_channels" in said
+    assert "choose another --exp_name" in said
+    stage_2 = ["--exp_name", "vae", "train.max_steps=9"]
+    assert "started with another model.audioldm" in refused(2, *stage_2)
+
+
+def test_a_run_that_goes_on_may_change_how_it_learns(trained, tmp_path):
+    shutil.copytree(trained / "runs/vae", trained / "runs/longer")
+    arguments = ["--config", trained / "stage1.json", "--exp_name", "longer"]
+    changes = ["train.max_steps=7", "train.adam.lr=1e-4", "train.batch_size=2"]
+    assert warm.run(tmp_path / "log", *arguments, *changes) == 0
+    config = read_json(trained / "runs/longer/config.json")
+    shutil.rmtree(trained / "runs/longer")
+    assert config["train"]["adam"]["lr"] == 1e-4
+    assert "resumes at step 6 of 7" in (tmp_path / "log").read_text()
+
+
+def test_a_file_where_runs_should_be(trained, refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = refused(1, "--exp_name", "new", f"log_dir={tmp_path}/file")
+    assert said.startswith(f"error: {tmp_path}/file/new")
+    assert "Not a directory" in said

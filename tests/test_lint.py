@@ -1,0 +1,42 @@
+"""The habits that tools can check."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.tiny import ROOT
+
+FOLDERS = ("bins", "egs", "models", "modules", "preprocessors", "processors", "tests", "utils")
+FILES = [
+    path
+    for folder in FOLDERS
+    for suffix in ("py", "sh")
+    for path in sorted((ROOT / folder).rglob(f"*.{suffix}"))
+]
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]], ids=["check", "format"])
+def test_ruff(arguments):
+    ruff = [sys.executable, "-m", "ruff", *arguments, "--no-cache", *FOLDERS]
+    done = subprocess.run(ruff, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_file_is_read_in_one_sitting():
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
+    assert len(lengths) > 50
+    assert {name: length for name, length in lengths.items() if length >= 350} == {}
+
+
+def test_names_of_test_files_differ():
+    """pytest imports them by name alone."""
+    names = [path.name for path in FILES if path.name.startswith("test_")]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("script", [p for p in FILES if p.suffix == ".sh"], ids=lambda p: p.name)
+def test_scripts_are_posix(script):
+    assert subprocess.run(["sh", "-n", script]).returncode == 0
+    assert "pipefail" not in script.read_text()
+    assert "[[" not in script.read_text()

@@ -95,6 +95,8 @@ class TextToAudioPipeline(DiffusionPipeline):
         if guidance_scale is None:
             guidance_scale = defaults["guidance_scale"]
         self.scheduler.set_timesteps(num_inference_steps or defaults["num_inference_steps"])
+        if hasattr(self.scheduler, "set_begin_index"):  # two steps may round to one timestep
+            self.scheduler.set_begin_index(0)
 
         latent = self._noise(len(prompts), frames, generator)
         latent = self._denoise(latent, prompts, negative_prompt, guidance_scale)

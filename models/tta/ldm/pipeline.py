@@ -54,7 +54,7 @@ class Pipeline:
         frames = frames or self.config.preprocess.segment_frames
         guidance = defaults.guidance_scale if guidance_scale is None else guidance_scale
         scheduler = make_sampler(sampler or defaults.sampler, self.config.model.noise_scheduler)
-        scheduler.set_timesteps(num_steps or defaults.num_steps)
+        start(scheduler, num_steps or defaults.num_steps)
         with self.autocast():
             latent = self._denoise(prompts, seeds, negative, guidance, scheduler, frames)
             mel = self.vae.decode(self.vae.unscale(latent))
@@ -112,7 +112,8 @@ def make_sampler(name: str, config: NoiseSchedulerConfig):
     """A deterministic sampler of diffusers over the training's noise schedule.
 
     The two of higher order go by the noise levels of Karras et al. (2022, arXiv:2206.00364, eq. 5):
-    with timesteps at equal distances their last step takes half of the fine detail away.
+    with timesteps at equal distances their last step takes half of the fine detail away. The others
+    start at the last timestep, where all is noise (Lin et al. 2024, arXiv:2305.08891, table 2).
     """
     import diffusers
 
@@ -125,4 +126,16 @@ def make_sampler(name: str, config: NoiseSchedulerConfig):
     settings = scheduler_settings(config)
     if name in ("dpm++", "unipc"):
         settings["use_karras_sigmas"] = True
+    else:
+        settings["timestep_spacing"] = "trailing"
     return classes[name].from_config(settings)
+
+
+def start(scheduler, num_steps: int) -> None:
+    """Sets a sampler of diffusers to its first of `num_steps` steps.
+
+    Two neighbours among many steps can round to one timestep, so a step is not to be found by it.
+    """
+    scheduler.set_timesteps(num_steps)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)

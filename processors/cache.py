@@ -14,6 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+
+from utils.device import fits, to_device
 
 
 def content_key(*parts: object) -> str:
@@ -66,14 +69,31 @@ class Rows:
     def nbytes(self) -> int:
         return sum(block.nbytes for block in self.blocks)
 
-    def __getitem__(self, row: int) -> np.ndarray:
-        block = int(np.searchsorted(self.first, row, side="right")) - 1
-        return self.blocks[block][row - self.first[block]]
-
-    def span(self, start: int, stop: int) -> np.ndarray:
-        """Rows start..stop, which lie in one block."""
-        block = int(np.searchsorted(self.first, start, side="right")) - 1
-        return self.blocks[block][start - self.first[block] : stop - self.first[block]]
+    def take(self, numbers: np.ndarray) -> torch.Tensor:
+        """The rows of these numbers, [*numbers.shape, *row shape], read into memory."""
+        flat = numbers.ravel()
+        inside = np.searchsorted(self.first, flat, side="right") - 1
+        taken = np.empty((len(flat), *self.blocks[0].shape[1:]), self.blocks[0].dtype)
+        for block in np.unique(inside):
+            here = inside == block
+            taken[here] = self.blocks[block][flat[here] - self.first[block]]
+        return torch.from_numpy(taken.reshape(*numbers.shape, *taken.shape[1:]))
 
     def all(self) -> np.ndarray:
         return np.concatenate(self.blocks)
+
+
+class ResidentRows:
+    """The same rows, kept in the memory of a device, where they are also taken."""
+
+    def __init__(self, rows: Rows, device: torch.device) -> None:
+        self.tensor = torch.from_numpy(rows.all()).to(device)
+
+    def take(self, numbers: np.ndarray) -> torch.Tensor:
+        return self.tensor[to_device(torch.from_numpy(numbers), self.tensor.device)]
+
+
+def open_rows(folder: Path, blocks: int, device: torch.device) -> Rows | ResidentRows:
+    """The rows of a cache for training on `device`: in its memory where they take little of it."""
+    rows = Rows(folder, blocks)
+    return ResidentRows(rows, device) if fits(rows.nbytes, device) else rows

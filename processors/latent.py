@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from processors.cache import Rows, compute_blocks, content_key
+from processors.cache import ResidentRows, Rows, compute_blocks, content_key, open_rows
 from processors.dataset import mel_frames, read_segment
 
 WINDOWS_PER_BLOCK = 64
@@ -27,16 +27,20 @@ class Computed:
     def __init__(self, compute: Callable[[list[int]], np.ndarray]) -> None:
         self.compute = compute
 
-    def __getitem__(self, row: int) -> np.ndarray:
-        return self.compute([row])[0]
+    def take(self, numbers: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self.compute(numbers.tolist()))
 
 
 @dataclasses.dataclass(frozen=True)
 class LatentCache:
     """Posteriors of all windows: rows [2, z, h, w] float16, mean then standard deviation."""
 
-    rows: Rows | Computed
+    rows: Rows | ResidentRows | Computed
     first: np.ndarray  # [clips + 1]: windows of clip c are first[c]..first[c + 1]
+
+    def posteriors(self, windows: Sequence[int]) -> torch.Tensor:
+        """[B, 2, z, h, w] float16 of these windows, in memory or on the device."""
+        return self.rows.take(np.asarray(windows, dtype=np.int64))
 
     def window(self, clip: int, random: np.random.Generator | None = None) -> int:
         """A row of this clip: a random window of it, or the first one."""
@@ -88,4 +92,4 @@ def build_latent_cache(
         accelerator,
         "encoding sounds",
     )
-    return LatentCache(Rows(here, blocks), first)
+    return LatentCache(open_rows(here, blocks, accelerator.device), first)

@@ -9,25 +9,36 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from processors.cache import Rows, compute_blocks, content_key
+from processors.cache import ResidentRows, Rows, compute_blocks, content_key, open_rows
+from utils.device import to_device
 
 CAPTIONS_PER_BLOCK = 1024
 CAPTIONS_PER_BATCH = 64
-PAD_TO = 8  # captions are padded to a multiple of this, so that few shapes occur
+SHORTEST = 16  # tokens that a batch of texts is padded to
+
+
+def padded_length(longest: int) -> int:
+    """The length [tokens] that texts are padded to: 16, 32, 64, ..., so that few shapes occur."""
+    return max(SHORTEST, 1 << (longest - 1).bit_length())
 
 
 @dataclasses.dataclass(frozen=True)
 class TextCache:
     """States of all captions: rows [D] float16, one per token; caption 0 is the empty prompt."""
 
-    rows: Rows
+    rows: Rows | ResidentRows
     first: np.ndarray  # [captions + 1]: tokens of caption c are first[c]..first[c + 1]
     index: dict[str, int]
 
     def batch(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """text_emb [B, L, D] float16 and text_mask [B, L] bool, zeros behind each caption."""
-        numbers = [self.index[caption] for caption in captions]
-        return packed([self.rows.span(int(self.first[n]), int(self.first[n + 1])) for n in numbers])
+        numbers = np.array([self.index[caption] for caption in captions])
+        first, lengths = self.first[numbers], self.first[numbers + 1] - self.first[numbers]
+        place = np.arange(padded_length(int(lengths.max())))
+        mask = place < lengths[:, None]
+        text_emb = self.rows.take(np.where(mask, first[:, None] + place, 0))
+        text_mask = to_device(torch.from_numpy(mask), text_emb.device)
+        return text_emb.masked_fill_(~text_mask[..., None], 0), text_mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +53,7 @@ class ComputedText:
 
 def packed(states: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """States [tokens, D] of each caption -> text_emb [B, L, D] float16 and text_mask [B, L]."""
-    longest = max(len(rows) for rows in states)
-    length = -(-longest // PAD_TO) * PAD_TO
+    length = padded_length(max(len(rows) for rows in states))
     text_emb = np.zeros((len(states), length, states[0].shape[1]), np.float16)
     text_mask = np.zeros((len(states), length), bool)
     for i, rows in enumerate(states):
@@ -85,4 +95,5 @@ def build_text_cache(
     blocks = -(-len(distinct) // CAPTIONS_PER_BLOCK)
     compute_blocks(here, blocks, encode, accelerator, "encoding captions")
     first = np.cumsum([0, *lengths])
-    return TextCache(Rows(here, blocks), first, {text: n for n, text in enumerate(distinct)})
+    rows = open_rows(here, blocks, accelerator.device)
+    return TextCache(rows, first, {text: n for n, text in enumerate(distinct)})

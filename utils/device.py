@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from utils.errors import UserError
@@ -23,9 +25,39 @@ def compiles(setting: str, device: torch.device) -> bool:
     return setting == "on" or (setting == "auto" and device.type == "cuda")
 
 
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+RESIDENT_SHARE = 0.05  # of a device's memory, for data that stays there
+
+
+def fits(nbytes: int, device: torch.device) -> bool:
+    """Whether data of that size may stay in the device's memory beside what trains there."""
+    if device.type != "cuda":
+        return False
+    return nbytes <= RESIDENT_SHARE * torch.cuda.get_device_properties(device).total_memory
+
+
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Moves a batch without waiting for it."""
+    """Moves a batch without waiting for it: from pinned memory, or the copy waits for the GPU."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def graphed(function: Callable, *examples) -> Callable:
+    """`function` as one CUDA graph, for calls with tensors shaped as `examples` (nested at will).
+
+    A step of a sampler is a thousand small kernels; a graph launches them at once. Elsewhere, and
+    under autocast, `function` itself.
+    """
+    if examples[0].device.type != "cuda" or torch.is_autocast_enabled("cuda"):
+        return function
+    graph = torch.cuda.make_graphed_callables(function, examples)
+    return lambda *inputs: graph(*inputs).clone()  # the next call writes over the graph's output
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

@@ -1,8 +1,21 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from accelerate import Accelerator
 
-from processors.cache import Rows, block_path, compute_blocks, content_key, missing_blocks
+from processors import cache
+from processors.cache import (
+    ResidentRows,
+    Rows,
+    block_path,
+    compute_blocks,
+    content_key,
+    missing_blocks,
+    open_rows,
+)
+from utils.device import fits
 
 
 class Rank:
@@ -24,10 +37,29 @@ def test_rows_are_those_of_all_blocks(tmp_path):
     compute_blocks(tmp_path, 4, block, Accelerator(cpu=True), "test")
     rows, whole = Rows(tmp_path, 4), np.concatenate([block(n) for n in range(4)])
     assert len(rows) == len(whole) == 10
-    assert [rows[i].item() for i in range(10)] == whole[:, 0].tolist()
-    assert rows.span(3, 5)[:, 0].tolist() == [10.0, 11.0]
     assert np.array_equal(rows.all(), whole)
     assert rows.nbytes == whole.nbytes
+    numbers = np.array([[9, 0, 3], [3, 5, 4]])  # of several blocks, out of order, one twice
+    assert np.array_equal(rows.take(numbers), whole[numbers])
+
+
+def test_rows_are_kept_in_a_device_s_memory_where_they_take_little_of_it(tmp_path, monkeypatch):
+    compute_blocks(tmp_path, 4, block, Accelerator(cpu=True), "test")
+    cpu, numbers = torch.device("cpu"), np.array([9, 0, 3])
+    mapped = open_rows(tmp_path, 4, cpu)
+    assert isinstance(mapped, Rows)  # a CPU's memory is where the mapping is read to anyway
+    monkeypatch.setattr(cache, "fits", lambda nbytes, device: nbytes == mapped.nbytes)
+    resident = open_rows(tmp_path, 4, cpu)
+    assert isinstance(resident, ResidentRows)
+    assert torch.equal(resident.take(numbers), mapped.take(numbers))
+
+
+def test_a_twentieth_of_a_gpu_s_memory_is_little(monkeypatch):
+    gpu = SimpleNamespace(total_memory=1000)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    assert fits(50, torch.device("cuda"))
+    assert not fits(51, torch.device("cuda"))
+    assert not fits(1, torch.device("cpu"))
 
 
 def test_a_stopped_cache_goes_on_with_what_is_missing(tmp_path):

@@ -34,6 +34,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from processors.text import padded_length
 from utils.config import SmallT5Config
 from utils.errors import UserError
 
@@ -118,8 +119,10 @@ class TextEncoder(nn.Module):
         rows = [torch.tensor([*row[: self.max_tokens - 1], end]) for row in self._words(texts)]
         lengths = torch.tensor([len(row) for row in rows])
         pad = self.tokenizer.pad_token_id
-        token_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
-        return token_ids, torch.arange(token_ids.shape[1]) < lengths[:, None]
+        token_ids = torch.full((len(rows), padded_length(int(lengths.max()))), pad)
+        text_mask = torch.arange(token_ids.shape[1]) < lengths[:, None]
+        token_ids[text_mask] = torch.cat(rows)
+        return token_ids, text_mask
 
     def is_cut(self, text: str) -> bool:
         """Whether `max_tokens` leaves out the end of the text."""

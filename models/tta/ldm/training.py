@@ -71,7 +71,7 @@ class AudioLDMTraining:
         self.unet.to(device, memory_format=memory_format(device))
         self.unet.enable_gradient_checkpointing(config.train.gradient_checkpointing)
         if compiles(config.train.compile, device):
-            self.unet.compile()
+            self.unet.compile(dynamic=False)  # batches have few shapes
         self.objective = DiffusionObjective(
             self.unet,
             self.text_encoder if self.learns_text else None,
@@ -160,7 +160,7 @@ class AudioLDMTraining:
         return [self.train_records[number]["Uid"] for number in self.share.clips(step, self.stream)]
 
     def _batch(self, windows: list[int], captions: list[str]) -> dict:
-        posterior = torch.from_numpy(np.stack([self.latents.rows[window] for window in windows]))
+        posterior = self.latents.posteriors(windows)
         text = self.texts.batch(captions) if self.texts else self.text_encoder.tokenize(captions)
         return {"posterior": posterior, "text": text[0], "text_mask": text[1]}
 

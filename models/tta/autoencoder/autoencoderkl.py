@@ -128,7 +128,10 @@ class Decoder(nn.Module):
         h = self.mid_block(self.conv_in(latent))
         for block in self.up_blocks:
             h = block(h)
-        return self.conv_out(F.silu(self.conv_norm_out(h)))
+        h = F.silu(self.conv_norm_out(h))
+        # In bfloat16, the quiet values of a log mel would lie 0.06 apart.
+        with torch.autocast(h.device.type, enabled=False):
+            return self.conv_out(h.float())
 
 
 class AutoencoderKL(nn.Module):
@@ -154,6 +157,12 @@ class AutoencoderKL(nn.Module):
         """The weight at which the losses' gradients are compared (Esser et al. 2021, eq. 7)."""
         return self.decoder.conv_out.weight
 
+    def set_precision(self, dtype: torch.dtype) -> None:
+        """Weights in `dtype`, for inference; the last layer and the scale stay in float32."""
+        for module in (self.encoder, self.quant_conv, self.post_quant_conv, self.decoder):
+            module.to(dtype)
+        self.decoder.conv_out.float()
+
     def encode(self, mel: torch.Tensor) -> DiagonalGaussian:
         """mel [B, 1, n_mel, frames] -> posterior over the unscaled latent [B, z, n_mel/f, frames/f]
 
@@ -166,11 +175,11 @@ class AutoencoderKL(nn.Module):
                 f"a mel of {mel.shape[2]} bands x {mel.shape[3]} frames: both must be multiples of"
                 f" {factor}, the autoencoder's downsampling; pad the mel with silence"
             )
-        return DiagonalGaussian(self.quant_conv(self.encoder(mel)))
+        return DiagonalGaussian(self.quant_conv(self.encoder(mel.to(self.quant_conv.weight.dtype))))
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Unscaled latent [B, z, n_mel/f, frames/f] -> mel [B, 1, n_mel, frames]"""
-        return self.decoder(self.post_quant_conv(latent))
+        return self.decoder(self.post_quant_conv(latent.to(self.post_quant_conv.weight.dtype)))
 
     def scale(self, latent: torch.Tensor) -> torch.Tensor:
         """Unscaled latent -> latent of unit standard deviation, of the same shape."""

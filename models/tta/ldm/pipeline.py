@@ -16,7 +16,7 @@ from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.config import Config, NoiseSchedulerConfig
-from utils.device import memory_format
+from utils.device import graphed, memory_format, precision
 from utils.runs import read_config
 
 
@@ -72,16 +72,31 @@ class Pipeline:
             [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         ).to(device, memory_format=memory_format(device))
         latent = latent * scheduler.init_noise_sigma
+        unet = graphed(
+            lambda latent, timesteps, context: self.unet(latent, timesteps, context=context),
+            latent.repeat(1 + guided, 1, 1, 1),
+            torch.zeros(len(texts), dtype=torch.int64, device=device),
+            context,
+        )
         for timestep in scheduler.timesteps:
             inputs = torch.cat([latent, latent]) if guided else latent
             inputs = scheduler.scale_model_input(inputs, timestep)
             timesteps = timestep.to(device).expand(len(inputs))
-            prediction = self.unet(inputs, timesteps, context=context).float()
+            prediction = unet(inputs, timesteps, context).float()
             if guided:  # classifier-free guidance (Ho & Salimans, 2022, arXiv:2207.12598, eq. 6)
                 prompted, empty = prediction.chunk(2)
                 prediction = empty + guidance * (prompted - empty)
             latent = scheduler.step(prediction, timestep, latent).prev_sample
         return latent
+
+    def for_inference(self, device: torch.device) -> Pipeline:
+        """This pipeline on `device`, frozen, its networks in the precision of their training."""
+        for module in (self.unet, self.vae):
+            module.requires_grad_(False).eval().to(device, memory_format=memory_format(device))
+            if precision(self.config.train.mixed_precision, device) == "bf16":
+                module.set_precision(torch.bfloat16)
+        self.text_encoder.requires_grad_(False).eval().to(device)
+        return self
 
     def write(self, folder: Path) -> None:
         """Writes what `load_pipeline` takes, besides config.json."""
@@ -91,7 +106,7 @@ class Pipeline:
 
 
 def load_pipeline(folder: Path, device: str | torch.device) -> Pipeline:
-    """The pipeline in a stage-2 checkpoint or final folder, on `device`."""
+    """The pipeline in a stage-2 checkpoint or final folder, on `device`, in the run's precision."""
     config = read_config(folder)
     saved = load_vae(folder / "vae")
     check_mel(config.preprocess.mel, saved.mel, folder / "vae")
@@ -101,11 +116,7 @@ def load_pipeline(folder: Path, device: str | torch.device) -> Pipeline:
     unet = UNet(config.model.audioldm)
     weights = folder / "unet.safetensors"
     load_weights(unet, load_tensors(weights), weights)
-    device = torch.device(device)
-    for module in (unet, saved.vae):
-        module.requires_grad_(False).eval().to(device, memory_format=memory_format(device))
-    text.requires_grad_(False).eval().to(device)
-    return Pipeline(config, unet, saved.vae, text)
+    return Pipeline(config, unet, saved.vae, text).for_inference(torch.device(device))
 
 
 def make_sampler(name: str, config: NoiseSchedulerConfig):

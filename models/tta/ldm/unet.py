@@ -51,7 +51,7 @@ def time_width(config: UNetConfig) -> int:
 
 
 class TimeEmbedding(nn.Module):
-    """Two linear layers on the sinusoids, in the weights' precision even under autocast."""
+    """Two linear layers on the sinusoids, in float32 even under autocast."""
 
     def __init__(self, channels: int, time_channels: int) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ class TimeEmbedding(nn.Module):
     def forward(self, timesteps: torch.Tensor) -> torch.Tensor:
         """timesteps [B] -> [B, time_channels]"""
         with torch.autocast(timesteps.device.type, enabled=False):
-            h = timestep_embedding(timesteps, self.channels).to(self.linear_1.weight.dtype)
-            return self.linear_2(F.silu(self.linear_1(h)))
+            h = self.linear_1(timestep_embedding(timesteps, self.channels))
+            return self.linear_2(F.silu(h))
 
 
 class Level(nn.Module):
@@ -252,8 +252,18 @@ class UNet(nn.Module):
         for level in (*self.down_blocks, self.mid_block, *self.up_blocks):
             level.gradient_checkpointing = enabled
 
+    def set_precision(self, dtype: torch.dtype) -> None:
+        """Weights in `dtype`, for inference; the time embedding's stay in float32."""
+        self.to(dtype)
+        self.time_embedding.float()
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.conv_in.weight.dtype
+
     def prepare_text(self, text_emb: torch.Tensor, text_mask: torch.Tensor) -> TextContext:
         """text_emb [B, L, D], text_mask [B, L] (1 on tokens, at least one) -> `context`."""
+        text_emb = text_emb.to(self._dtype)
         return TextContext(
             down=[level.text_keys_values(text_emb) for level in self.down_blocks],
             middle=self.mid_block.text_keys_values(text_emb)[0],
@@ -283,8 +293,8 @@ class UNet(nn.Module):
         if context is None:
             context = self.prepare_text(text_emb, text_mask)
         # Every block starts with the SiLU of the embedding, so it is taken once.
-        time_emb = F.silu(self.time_embedding(timesteps))
-        x = self.conv_in(latent)
+        time_emb = F.silu(self.time_embedding(timesteps)).to(self._dtype)
+        x = self.conv_in(latent.to(self._dtype))
         skips = [x]
         for level, text in zip(self.down_blocks, context.down, strict=True):
             skips += level(skips[-1], time_emb, text, context.mask)

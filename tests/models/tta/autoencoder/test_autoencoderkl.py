@@ -142,3 +142,23 @@ def test_compiles_in_one_graph():
     mel, noise = torch.randn(1, 1, 8, 8), torch.randn(1, 4, 2, 2)
     for result, expected in zip(compiled(mel, noise), reconstruct(mel, noise), strict=True):
         torch.testing.assert_close(result, expected)
+
+
+@torch.no_grad()
+def test_half_precision_keeps_the_mel_s_own(pair):
+    ours, _ = pair
+    mel = torch.randn(2, 1, 16, 24)
+    posterior = ours.encode(mel)
+    expected = ours.decode(posterior.mode())
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = ours.decode(posterior.mode())
+    ours.latent_std.fill_(1.2345678)
+    ours.set_precision(torch.bfloat16)
+    assert ours.latent_std.item() == pytest.approx(1.2345678, rel=1e-7)
+    for found in (under_autocast, ours.decode(posterior.mode())):
+        assert found.dtype == torch.float32
+        assert 0 < (found - expected).std() < 0.05 * expected.std()
+        # Values of a bfloat16 would survive the rounding.
+        assert (found != found.bfloat16().float()).float().mean() > 0.9
+    found = ours.encode(mel)
+    assert (found.mean - posterior.mean).std() < 0.05 * posterior.mean.std()

@@ -197,11 +197,15 @@ def test_half_precision_keeps_the_time_exact(unet):
     assert (result - expected).std() < 0.02 * expected.std()
 
 
-def test_weights_in_half_precision_work():
-    unet = UNet(SMALL).bfloat16()
-    latent, timesteps, text_emb, text_mask = batch(size=(4, 4))
-    result = unet(latent.bfloat16(), timesteps, text_emb.bfloat16(), text_mask)
-    assert result.dtype == torch.bfloat16
+@torch.no_grad()
+def test_weights_in_half_precision_give_nearly_the_same():
+    unet, inputs = with_weights_of(theirs(SMALL), SMALL), batch(size=(5, 8))
+    expected = unet(*inputs)
+    unet.set_precision(torch.bfloat16)
+    assert unet.time_embedding(inputs[1]).dtype == torch.float32
+    for result in (unet(*inputs), unet(*inputs[:2], context=unet.prepare_text(*inputs[2:]))):
+        assert result.dtype == torch.bfloat16
+        assert 0 < (result - expected).std() < 0.02 * expected.std()
 
 
 def test_compiles_in_one_graph():

@@ -153,7 +153,7 @@ class TrainConfig:
     lr_schedule: str = key(choices=("constant", "linear", "cosine"))
     grad_clip: float = key(above=0)
     ema_decay: float = key(low=0, below=1)
-    mixed_precision: str = key(choices=("auto", "no", "bf16", "fp16"))
+    mixed_precision: str = key(choices=("auto", "no", "bf16"))
     compile: str = key(choices=("auto", "on", "off"))
     gradient_checkpointing: bool = key()
     init_from: str | None = key()

@@ -12,6 +12,7 @@ from accelerate.utils import set_seed
 from processors.mel import check_mel_settings
 from processors.metadata import dataset_dir
 from utils.config import Config
+from utils.device import synchronise
 from utils.engine import make_accelerator, make_task
 from utils.tracking import Figures, open_log
 from utils.watch import Watch
@@ -20,9 +21,12 @@ STEPS = 3  # of which the first one compiles, loads kernels and asks for memory
 
 
 class Rehearsal:
-    """What the loop takes for a run: every network learns, and nothing is written."""
+    """What the loop takes for a run: every network learns, and nothing is written.
 
-    def __init__(self, config: Config) -> None:
+    With `cached`, what is frozen is read from a cache, which is written; else it is computed.
+    """
+
+    def __init__(self, config: Config, cached: bool = False) -> None:
         train = config.train
         self.config = dataclasses.replace(
             config, train=dataclasses.replace(train, valid_clips=train.batch_size)
@@ -32,14 +36,14 @@ class Rehearsal:
             check_mel_settings(dataset_dir(config, dataset), config.preprocess.mel)
         set_seed(train.random_seed)
         self.task = make_task(self.config, self.accelerator, None)
-        self.task.load_data(cached=False)
+        self.task.load_data(cached)
         loss = config.model.loss
         self.step = loss.disc_start if loss else 0  # from here on every network learns
-        self.first_step, self.last_step = self.step, self.step + STEPS
+        self.last_step = self.step + STEPS
         self.figures = Figures(self.accelerator)
         self.watch = Watch(open_log(None), self.task.clips_of, float("inf"))
-        self.waited = 0.0
-        self.bar = Stopwatch(self.accelerator.device)
+        self.waited = 0.0  # seconds, for batches: a run reads them from its cache
+        self.bar = Stopwatch(self)
 
     def stop_requested(self) -> bool:
         return False
@@ -79,18 +83,20 @@ class Rehearsal:
 
 
 class Stopwatch:
-    """Times the steps, each to the end of the device's work."""
+    """Times the steps, each to the end of the device's work, without what the batches took."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, rehearsal: Rehearsal) -> None:
+        self.rehearsal = rehearsal
         self.seconds: list[float] = []
-        self._since = time.perf_counter()
+        self._since = self._clock()
+
+    def _clock(self) -> float:
+        synchronise(self.rehearsal.accelerator.device)
+        return time.perf_counter() - self.rehearsal.waited
 
     def update(self) -> None:
         """One step is done."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
+        now = self._clock()
         self.seconds.append(now - self._since)
         self._since = now
 

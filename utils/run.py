@@ -26,6 +26,7 @@ from utils.checkpoint import (
     write_json,
 )
 from utils.config import Config
+from utils.device import compiles
 from utils.engine import make_accelerator, make_task
 from utils.errors import UserError
 from utils.runs import check_same_model, claim, described, run_folder
@@ -171,10 +172,19 @@ class Run:
             self.bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()})
         self.waited, self._since, self._since_step = 0.0, now, self.step
 
-    def _for_use(self):
-        """Within the `with` block the weights are those for inference: the average, if there is."""
-        ema = self.task.ema
-        return ema.swapped(self.task.objective.parameters()) if ema else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def _for_use(self) -> Iterator[None]:
+        """Within the `with` block the weights are those for inference: the average, if there is.
+
+        Nothing is compiled for the shapes that occur there.
+        """
+        ema, device = self.task.ema, self.accelerator.device
+        with contextlib.ExitStack() as stack:
+            if ema:
+                stack.enter_context(ema.swapped(self.task.objective.parameters()))
+            if compiles(self.config.train.compile, device):
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            yield
 
     def validate(self) -> None:
         """Measures valid.json and remembers the best checkpoint."""

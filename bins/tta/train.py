@@ -48,25 +48,30 @@ def default_name(config: str) -> str:
 
 
 def train(config, exp_name: str, dry_run: bool) -> None:
-    """Trains `config` in <log_dir>/<exp_name> up to max_steps, from where it was left.
+    """Trains `config` in <log_dir>/<exp_name> up to max_steps, from where it was left."""
+    from utils.rehearsal import Rehearsal
+    from utils.run import Run
 
-    The loop knows a model by the few methods that models/tta/autoencoder/training.py and
-    models/tta/ldm/training.py share.
+    run = Rehearsal(config) if dry_run else Run(config, exp_name)
+    if run.step == 0 and config.train.init_from and not dry_run:
+        run.validate()  # what the weights are worth before they learn
+    loop(run)
+    run.finish()
+
+
+def loop(run) -> None:
+    """Learns from where `run` is up to its last step.
+
+    It knows a model by the few methods that models/tta/autoencoder/training.py and
+    models/tta/ldm/training.py share, and the rest by utils/run.py.
     """
     import torch
 
     from modules.optimizer import clip_gradients, learning_rate, update
-    from utils.rehearsal import Rehearsal
-    from utils.run import Run
 
-    settings = config.train
-    run = Rehearsal(config) if dry_run else Run(config, exp_name)
-    task, accelerator = run.task, run.accelerator
+    settings, task, accelerator = run.config.train, run.task, run.accelerator
     parts = settings.gradient_accumulation_steps
     batches = task.batches(run.step)
-
-    if run.step == 0 and settings.init_from and not dry_run:
-        run.validate()  # what the weights are worth before they learn
 
     while run.step < run.last_step and not run.stop_requested():
         # 1. Gradients, piece by piece of the batch, each network's right after its loss.
@@ -108,8 +113,6 @@ def train(config, exp_name: str, dry_run: bool) -> None:
             run.log_sounds()
         if run.due(settings.save_checkpoints_steps):
             run.save_checkpoint()
-
-    run.finish()
 
 
 def synchronised(accelerator, modules, yes: bool) -> contextlib.ExitStack:

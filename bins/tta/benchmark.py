@@ -1,0 +1,129 @@
+"""Times each part of the recipe beside its floor and beside a plain way to do the same.
+
+    python bins/tta/benchmark.py [preprocess] [autoencoderkl] [audioldm] [inference]
+        [--device cpu|cuda] [--latent 4_10_78|4_5_39] [--rounds N] [--num_workers N] [--json FILE]
+        [key.path=value ...]
+
+All models have their full size and random weights; data are made up. What is compared is timed in
+turns in one run, so that the ratios hold on a busy machine as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from utils.cli import parse_arguments, run_main
+from utils.errors import UserError
+
+PARTS = ("preprocess", "autoencoderkl", "audioldm", "inference")
+# In float32, what a step of stage 1 keeps for its backward pass is 2 GiB a clip.
+CPU_BATCH = {"autoencoderkl": 2}
+CLIPS_PER_WORKER = 200  # so that starting the workers weighs little
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.device == "cpu":  # for accelerate
+        os.environ["ACCELERATE_USE_CPU"] = "1"
+
+    from utils.benchmark.measure import machine
+    from utils.device import best_device
+
+    device = best_device(arguments.device)
+    report = {"machine": machine(device), "parts": []}
+    print(described(report["machine"]))
+    for name in arguments.parts:
+        with tempfile.TemporaryDirectory() as root:
+            part = measure(name, arguments, Path(root), device)
+        show(part, report["machine"])
+        report["parts"].append(dataclasses.asdict(part))
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="part or key.path=value", help=f"{', '.join(PARTS)}; all"
+    )
+    parser.add_argument("--device", help="cpu or cuda; default: the best there is")
+    parser.add_argument(
+        "--latent", choices=("4_10_78", "4_5_39"), default="4_10_78", help="default: %(default)s"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count(), help="to preprocess")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there as well")
+    arguments = parse_arguments(parser)
+    arguments.overrides = [word for word in arguments.words if "=" in word]
+    arguments.parts = [word for word in arguments.words if "=" not in word] or list(PARTS)
+    unknown = [part for part in arguments.parts if part not in PARTS]
+    if unknown:
+        raise UserError(f"{unknown[0]!r} is no part; there are {', '.join(PARTS)}")
+    for name in ("rounds", "num_workers"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} {getattr(arguments, name)} must be at least 1")
+    return arguments
+
+
+def measure(name: str, arguments: argparse.Namespace, root: Path, device):
+    """One part's figures."""
+    from bins.tta.train import loop
+    from utils.benchmark import audioldm, autoencoderkl, inference, preprocess
+
+    file = f"exp_config_latent_{arguments.latent}.json".replace("_latent_4_10_78", "")
+    vae_config, config = f"egs/tta/autoencoderkl/{file}", f"egs/tta/audioldm/{file}"
+    overrides, rounds = arguments.overrides, arguments.rounds
+    if name == "preprocess":
+        workers = arguments.num_workers
+        return preprocess.measure(
+            vae_config, overrides, CLIPS_PER_WORKER * workers, workers, root, device
+        )
+    if device.type == "cpu" and name in CPU_BATCH:
+        overrides = [f"train.batch_size={CPU_BATCH[name]}", *overrides]
+    if name == "autoencoderkl":
+        return autoencoderkl.measure(vae_config, overrides, rounds, root, loop)
+    if name == "audioldm":
+        return audioldm.measure(config, vae_config, overrides, rounds, root, loop)
+    return inference.measure(config, vae_config, overrides, rounds, root, device)
+
+
+def described(machine: dict) -> str:
+    rates = ", ".join(f"{name} {rate}" for name, rate in machine["matrix_gflops"].items())
+    return (
+        f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']},"
+        f" {machine['precision']}, {machine['date']}\nmatrix product: {rates} GFLOP/s"
+    )
+
+
+def show(part, machine: dict) -> None:
+    """A part's table, and what is to be reached."""
+    print(f"\n{part.name}: {part.about}")
+    print(f"  {'':44}{'seconds':>10}{'clips/s':>10}{'GFLOP':>10}{'GFLOP/s':>10}{'GiB':>8}")
+    for line in part.lines:
+        work = f"{line.gflop:10.0f}{line.gflop / line.seconds:10.0f}" if line.gflop else " " * 20
+        memory = f"{line.gib:8.1f}" if line.gib else ""
+        print(
+            f"  {line.name:44}{line.seconds:10.2f}{line.clips / line.seconds:10.3g}{work}{memory}"
+        )
+    best = machine["matrix_gflops"][machine["precision"]]
+    if part.lines[0].gflop:
+        share = part.lines[0].gflop / part.lines[0].seconds / best
+        print(f"  {share:.0%} of the matrix product's rate")
+    for ratio in part.ratios:
+        print(f"  {ratio.name}: {ratio.value:.2f} (to reach: {ratio.wanted})")
+
+
+if __name__ == "__main__":
+    run_main(main)

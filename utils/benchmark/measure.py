@@ -1,0 +1,141 @@
+"""Seconds, FLOPs, memory and the machine: what every part of the benchmark measures with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from utils.device import precision, synchronise
+
+CLEAR_PEAK = "5"  # to /proc/self/clear_refs (man 5 proc)
+MATRIX = 2048  # rows and columns, to measure the matrix rate with
+PRECISIONS = {"bf16": torch.bfloat16, "no": torch.float32}
+
+
+@dataclass
+class Line:
+    """One way to do a thing."""
+
+    name: str
+    seconds: float  # the fastest of all rounds: what else the machine does only adds
+    clips: int = 1
+    gflop: float | None = None
+    gib: float | None = None  # peak memory
+
+
+@dataclass
+class Ratio:
+    """A figure to reach."""
+
+    name: str
+    value: float
+    wanted: str
+
+
+@dataclass
+class Part:
+    """What was measured of one part of the recipe."""
+
+    name: str
+    about: str
+    lines: list[Line] = field(default_factory=list)
+    ratios: list[Ratio] = field(default_factory=list)
+
+    def seconds(self, name: str) -> float:
+        (found,) = [line.seconds for line in self.lines if line.name == name]
+        return found
+
+
+def alternate(
+    ways: dict[str, Callable[[], object]], clips: int, rounds: int, device: torch.device
+) -> list[Line]:
+    """Times each way once a round, one after the other, so that all meet the same machine.
+
+    FLOPs and memory are those of a first call, which is not timed.
+    """
+    lines = []
+    for name, way in ways.items():
+        reset_peak(device)
+        gflop = count_gflop(way)
+        lines.append(Line(name, float("inf"), clips, gflop, peak_gib(device)))
+    for _ in range(rounds):
+        for line in lines:
+            line.seconds = min(line.seconds, seconds_of(ways[line.name], device))
+    return lines
+
+
+def seconds_of(way: Callable[[], object], device: torch.device) -> float:
+    """To the end of the device's work."""
+    synchronise(device)
+    began = time.perf_counter()
+    way()
+    synchronise(device)
+    return time.perf_counter() - began
+
+
+def count_gflop(way: Callable[[], object]) -> float:
+    """Of matrix products and convolutions, an addition and a multiplication being two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
+        way()
+    return counter.get_total_flops() / 1e9
+
+
+def reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text(CLEAR_PEAK)
+
+
+def peak_gib(device: torch.device) -> float:
+    """Since the last reset: of the device where it is a GPU, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**30
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def matrix_gflops(name: str, device: torch.device, rounds: int = 10) -> float:
+    """The rate [GFLOP/s] of a large matrix product in a precision, "bf16" or "no"."""
+    a, b = torch.randn(2, MATRIX, MATRIX, device=device).to(PRECISIONS[name])
+    a @ b
+    seconds = min(seconds_of(lambda: [a @ b for _ in range(4)], device) for _ in range(rounds))
+    return 4 * 2 * MATRIX**3 / seconds / 1e9
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """What was measured on."""
+    best = precision("auto", device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    rates = {p: round(matrix_gflops(p, device)) for p in dict.fromkeys([best, "no"])}
+    return {
+        "device": name,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "precision": {"no": "fp32"}.get(best, best),
+        "matrix_gflops": {("fp32" if p == "no" else p): rate for p, rate in rates.items()},
+    }
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if (info.exists())
+        else []
+    )
+    return names[0].partition(": ")[2] if names else platform.processor() or platform.machine()

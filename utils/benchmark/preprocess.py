@@ -1,0 +1,74 @@
+"""Preprocessing by several workers beside one core that only decodes, resamples and transforms."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from utils.benchmark.measure import Line, Part, Ratio, seconds_of
+from utils.config import MelConfig, load_config
+
+DATASET = "MadeUp"
+SECONDS, RATE, CHANNELS = 10, 44100, 2  # of a clip, as most are on the web
+KINDS = ("wav", "flac", "ogg")
+FLOOR = "decode + resample + STFT, one core"
+
+
+def measure(
+    config: str, overrides: list[str], clips: int, workers: int, root: Path, device
+) -> Part:
+    """Of `clips` made-up clips of ten seconds, a third each as wav, flac and ogg.
+
+    The floor is timed before and after the real thing, and its faster time counts.
+    """
+    mel = load_config(config, overrides).preprocess.mel
+    sounds = write_clips(root / DATASET, clips)
+    command = [sys.executable, "bins/tta/preprocess.py", "--config", config, *overrides]
+    command += [f"dataset={DATASET}", f"preprocess.processed_dir={root}"]
+    command += ["--num_workers", str(workers)]
+
+    def preprocess() -> None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def only_the_needful() -> None:
+        for sound in sounds:
+            decode_resample_transform(sound, mel)
+
+    floor = seconds_of(only_the_needful, device)
+    ours = seconds_of(preprocess, device)
+    floor = min(floor, seconds_of(only_the_needful, device))
+    part = Part("preprocess", f"{clips} clips of {SECONDS} s, {RATE} Hz, {CHANNELS} channels")
+    part.lines = [Line(f"this recipe, {workers} worker(s)", ours, clips), Line(FLOOR, floor, clips)]
+    rate = floor / ours / workers
+    part.ratios = [Ratio(f"clips/s / ({workers} x those of one core)", rate, "at least 0.8")]
+    return part
+
+
+def decode_resample_transform(sound: Path, mel: MelConfig) -> np.ndarray:
+    """What cannot be left out, by the libraries that do it: the spectrum [frames, bins]."""
+    import soundfile
+    import soxr
+
+    samples, rate = soundfile.read(sound, dtype="float32", always_2d=True)
+    wav = soxr.resample(samples.mean(axis=1), rate, mel.sample_rate, "HQ")
+    frames = np.lib.stride_tricks.sliding_window_view(wav, mel.n_fft)[:: mel.hop_size]
+    return np.fft.rfft(frames * np.hanning(mel.n_fft).astype(np.float32))
+
+
+def write_clips(folder: Path, clips: int) -> list[Path]:
+    """Noise of changing loudness, and its captions.csv; the files."""
+    import soundfile
+
+    (folder / "wav").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    loudness = np.sin(np.linspace(0, 20, SECONDS * RATE))[:, None] ** 2
+    files = [f"{number}.{KINDS[number % len(KINDS)]}" for number in range(clips)]
+    for file in files:
+        noise = random.uniform(-0.5, 0.5, (SECONDS * RATE, CHANNELS))
+        soundfile.write(folder / "wav" / file, noise * loudness, RATE)
+    rows = [f"{file},Noise number {number}" for number, file in enumerate(files)]
+    (folder / "captions.csv").write_text("\n".join(["file,caption", *rows]) + "\n")
+    return [folder / "wav" / file for file in files]

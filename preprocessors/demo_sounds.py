@@ -130,16 +130,17 @@ def voice(turns: np.ndarray) -> np.ndarray:
 
 
 def _glide(traits: Traits, draw: Draw, time: np.ndarray, rising: bool) -> np.ndarray:
-    low = draw.between(560, 700) if traits.pitch == "high" else draw.between(200, 280)
-    high = low * draw.between(3.0, 3.4)  # at most 2380 Hz: its overtones stay below 8 kHz
+    """A whistle that slides over more than two octaves, and holds the pitch where it arrives."""
+    low = draw.between(400, 500) if traits.pitch == "high" else draw.between(150, 200)
+    high = low * draw.between(4.5, 5.2)  # at most 2600 Hz: its overtones stay below 8 kHz
     first, last = (low, high) if rising else (high, low)
-    start = draw.between(0.05, 0.35) * time[-1]
-    end = start + draw.between(0.45, 0.6) * time[-1]
-    since = np.clip(time - start, 0, end - start)
-    turns = first * since + (last - first) / (end - start) / 2 * since * since
-    done = since / (end - start)
-    swell = 0.1 + 0.9 * (done if rising else 1 - done)  # grows as it rises, fades as it falls
-    return voice(turns) * window(time, start, end, 0.05) * swell
+    start = draw.between(0.03, 0.12) * time[-1]
+    end = start + draw.between(0.8, 0.87) * time[-1]
+    length = draw.between(0.45, 0.55) * time[-1]
+    since = np.clip(time - start, 0, length)
+    turns = first * since + (last - first) / length / 2 * since * since
+    turns = turns + last * np.maximum(time - start - length, 0)
+    return voice(turns) * window(time, start, end, 0.05)
 
 
 def rising_tone(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -1,4 +1,9 @@
-"""The two steps of the quickstart that are its own: its data at the start, its page at the end."""
+"""What is the quickstart's own: its data at the start, its page at the end, a look at samplers.
+
+python bins/tta/quickstart.py data      sounds, captions, prompts (run.sh begins with it)
+python bins/tta/quickstart.py page      index.html and recognised.csv (run.sh ends with it)
+python bins/tta/quickstart.py samplers  how many sounds are recognised, by sampler and steps
+"""
 
 from __future__ import annotations
 
@@ -14,14 +19,17 @@ from utils.errors import UserError
 FOLDER = Path("quickstart")
 CONFIG = "egs/tta/quickstart/autoencoderkl.json"
 SEED = 0
+SAMPLERS = ("ddim", "pndm", "dpm++", "unipc")
+STEPS = (3, 5, 10, 15, 25, 50, 100)
+BATCH_SIZE = 25
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = {"data": make_data, "page": make_page}
-    parser.add_argument(
-        "command", choices=commands, help="data: sounds, captions, prompts; page: index.html"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    commands = {"data": make_data, "page": make_page, "samplers": compare_samplers}
+    parser.add_argument("command", choices=commands)
     commands[parser.parse_args().command]()
 
 
@@ -40,24 +48,31 @@ def make_data() -> None:
 def make_page() -> None:
     """Has a classifier, trained on the real clips alone, hear the sounds; writes the page."""
     from preprocessors.demo import demo_prompts
+    from processors.mel import mel_of_wav
     from processors.metadata import load_split
+    from utils.audio import read_wav
     from utils.config import load_config
     from utils.page import PageClip, write_page
 
     config = load_config(CONFIG)
+    mel = config.preprocess.mel
     captions = {record["Caption"] for record in load_split(config, "train")}
     prompts = demo_prompts(SEED)
     wavs = [FOLDER / "sounds" / f"{number:04d}.wav" for number in range(len(prompts))]
+    missing = [wav for wav in wavs if not wav.exists()]
+    if missing:
+        raise UserError(f"{missing[0]}: no such file; run: sh egs/tta/quickstart/run.sh")
+    heard = classifier(config).hear([mel_of_wav(read_wav(w, mel.sample_rate), mel) for w in wavs])
     clips = [
         PageClip(
             file=f"sounds/{wav.name}",
             picture=f"sounds/{wav.with_suffix('.png').name}",
             prompt=prompt["prompt"],
             kind=prompt["Kind"],
-            heard=heard,
+            heard=kind,
             new_wording=prompt["prompt"] not in captions,
         )
-        for wav, prompt, heard in zip(wavs, prompts, hear(config, wavs), strict=True)
+        for wav, prompt, kind in zip(wavs, prompts, heard, strict=True)
     ]
     stages = [
         (path.name[2:], float(path.read_text())) for path in sorted((FOLDER / "seconds").iterdir())
@@ -74,24 +89,57 @@ def make_page() -> None:
     print(f"{sum(seconds for _, seconds in stages):.0f} s in all; now open {page}")
 
 
-def hear(config, wavs: list[Path]) -> list[str]:
-    """What a classifier trained on the real clips takes each wav for."""
+def classifier(config):
+    """Trained on the real clips of the training set."""
     import numpy as np
 
     from models.tta.recognition import train_classifier
-    from processors.mel import mel_of_wav
     from processors.metadata import load_split, mel_path
-    from utils.audio import read_wav
 
-    missing = [wav for wav in wavs if not wav.exists()]
-    if missing:
-        raise UserError(f"{missing[0]}: no such file; run: sh egs/tta/quickstart/run.sh")
     # A clip of two events is of no one kind.
     records = [r for r in load_split(config, "train") if " + " not in r["Kind"]]
     real = [np.load(mel_path(config, record)) for record in records]
-    classifier = train_classifier(real, [record["Kind"] for record in records])
-    mel = config.preprocess.mel
-    return classifier.hear([mel_of_wav(read_wav(wav, mel.sample_rate), mel) for wav in wavs])
+    return train_classifier(real, [record["Kind"] for record in records])
+
+
+def compare_samplers() -> None:
+    """Prints how many of the hundred sounds are recognised, and their time, in a table."""
+    import time
+
+    import torch
+
+    from models.tta.ldm.pipeline import load_pipeline
+    from models.vocoder import load_vocoder
+    from preprocessors.demo import demo_prompts
+    from processors.mel import mel_of_wav
+    from utils.config import load_config
+    from utils.runs import find_weights
+
+    config, prompts = load_config(CONFIG), demo_prompts(SEED)
+    folder = find_weights(None, config.log_dir, "AudioLDM")
+    listener, mel = classifier(config), config.preprocess.mel
+    pipeline, vocoder = load_pipeline(folder, "cpu"), load_vocoder("griffin_lim", mel)
+    print("| steps | seconds a sound | " + " | ".join(SAMPLERS) + " |")
+    print("|---" * (2 + len(SAMPLERS)) + "|")
+    for steps in STEPS:
+        recognised, began = [], time.perf_counter()
+        for sampler in SAMPLERS:
+            mels = torch.cat(
+                [
+                    pipeline(
+                        [prompt["prompt"] for prompt in prompts[first : first + BATCH_SIZE]],
+                        range(first, min(first + BATCH_SIZE, len(prompts))),
+                        num_steps=steps,
+                        sampler=sampler,
+                    )
+                    for first in range(0, len(prompts), BATCH_SIZE)
+                ]
+            )
+            heard = listener.hear([mel_of_wav(wav.numpy(), mel) for wav in vocoder(mels)])
+            right = [kind == prompt["Kind"] for kind, prompt in zip(heard, prompts, strict=True)]
+            recognised.append(sum(right))
+        seconds = (time.perf_counter() - began) / len(SAMPLERS) / len(prompts)
+        print(f"| {steps} | {seconds:.2f} | " + " | ".join(map(str, recognised)) + " |", flush=True)
 
 
 if __name__ == "__main__":

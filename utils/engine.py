@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, get_int_from_env
 
 from processors.stream import Share
 from utils.config import Config
@@ -16,6 +16,8 @@ from utils.device import precision
 from utils.errors import UserError
 
 PATIENCE = timedelta(hours=2)  # of processes that wait while another encodes, validates or saves
+# Where launchers (torchrun, Open MPI, Intel MPI, MVAPICH) say how many processes there are.
+PROCESSES = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"]
 
 
 def make_accelerator(config: Config) -> Accelerator:
@@ -23,18 +25,19 @@ def make_accelerator(config: Config) -> Accelerator:
 
     Raises UserError where the batch cannot be shared out evenly.
     """
+    processes = get_int_from_env(PROCESSES, 1)
+    parts = config.train.gradient_accumulation_steps
+    if config.train.batch_size % (parts * processes):  # each process finds that before they connect
+        raise UserError(
+            f"train.batch_size {config.train.batch_size} must be a multiple of"
+            f" {parts * processes} = {processes} process(es) x"
+            f" train.gradient_accumulation_steps {parts}"
+        )
     # Without a GPU, accelerate takes note of a launcher's processes only if told to use the CPU.
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    launched = processes > 1
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "y", "on")
     on_cpu = on_cpu or (launched and not torch.cuda.is_available())
     state = PartialState(cpu=on_cpu, **({"timeout": PATIENCE} if launched else {}))
-    parts = config.train.gradient_accumulation_steps
-    if config.train.batch_size % (parts * state.num_processes):
-        raise UserError(
-            f"train.batch_size {config.train.batch_size} must be a multiple of"
-            f" {parts * state.num_processes} = {state.num_processes} process(es) x"
-            f" train.gradient_accumulation_steps {parts}"
-        )
     torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32 on a GPU
     return Accelerator(
         cpu=on_cpu,

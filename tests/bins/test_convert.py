@@ -246,7 +246,7 @@ def test_fine_tuning_a_unet_starts_at_the_source_s_loss(fine, model):
     errors = []
     for number, record in enumerate(records):  # each clip's random numbers are its own
         random = generator("cpu", 12345, "validation", number)
-        timesteps = torch.randint(1000, (1,), generator=random)
+        timesteps = (1000 * torch.rand(1, generator=random)).long()
         shape = (1, *posterior.mean.shape[1:])
         spread, noise = (torch.randn(shape, generator=random) for _ in range(2))
         latent = posterior.mean[[number]] + posterior.std[[number]] * spread

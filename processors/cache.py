@@ -62,9 +62,6 @@ class Rows:
         self.blocks = [np.load(block_path(folder, b), mmap_mode="r") for b in range(blocks)]
         self.first = np.cumsum([0, *(len(block) for block in self.blocks)])
 
-    def __len__(self) -> int:
-        return int(self.first[-1])
-
     @property
     def nbytes(self) -> int:
         return sum(block.nbytes for block in self.blocks)

@@ -17,18 +17,37 @@ SILENCE = math.log(1e-5)  # the floor of the natural-log mel
 REDO = "remove it and run: sh egs/tta/preprocess/run_preprocess.sh"
 
 
-def read_segment(path: Path, frames: int, start: int | None = None) -> np.ndarray:
+def read_segment(path: Path, frames: int, start: int = 0) -> np.ndarray:
     """Exactly `frames` frames of a mel file, float32 [n_mel, frames].
 
     Shorter mels are padded with silence at the end, longer ones are cut from frame `start` on.
     The file is mapped, not read, so that ten minutes of sound cost no more than ten seconds.
     """
     mel = _map(path)
-    start = start or 0
     piece = mel[:, start : start + frames]
     segment = np.full((mel.shape[0], frames), SILENCE, dtype=np.float32)
     segment[:, : piece.shape[1]] = piece
     return segment
+
+
+def read_batch(
+    paths: Sequence[Path], frames: int, starts: Sequence[int] | None = None
+) -> torch.Tensor:
+    """Segments of several mel files as a batch, float32 [B, 1, n_mel, frames].
+
+    Raises UserError where a file is damaged, or has another number of bands than the first.
+    """
+    starts = starts or [0] * len(paths)
+    segments = [
+        read_segment(path, frames, start) for path, start in zip(paths, starts, strict=True)
+    ]
+    for path, segment in zip(paths, segments, strict=True):
+        if len(segment) != len(segments[0]):
+            raise UserError(
+                f"{path}: holds a mel of {len(segment)} bands, and {paths[0]} of"
+                f" {len(segments[0])}; remove the wrong one and run: {REDO.partition('run: ')[2]}"
+            )
+    return torch.from_numpy(np.stack(segments)[:, None])
 
 
 def mel_frames(path: Path) -> int:
@@ -67,14 +86,14 @@ class MelDataset(torch.utils.data.Dataset):
 
     def __getitems__(self, positions: list[int]) -> dict:
         """The batch at these positions, each mel cropped at the random start of its position."""
-        segments, names = [], []
-        for position in positions:
-            clip = self.stream.clip(position)
-            spare = mel_frames(self.paths[clip]) - self.frames
-            start = int(self.stream.random(position).integers(spare + 1)) if spare > 0 else 0
-            segments.append(read_segment(self.paths[clip], self.frames, start))
-            names.append(self.names[clip])
-        return {"mel": torch.from_numpy(np.stack(segments)[:, None]), "uid": names}
+        clips = [self.stream.clip(position) for position in positions]
+        paths, starts = [self.paths[clip] for clip in clips], []
+        for position, path in zip(positions, paths, strict=True):
+            spare = mel_frames(path) - self.frames
+            random = self.stream.random(position)
+            starts.append(int(random.integers(spare + 1)) if spare > 0 else 0)
+        names = [self.names[clip] for clip in clips]
+        return {"mel": read_batch(paths, self.frames, starts), "uid": names}
 
 
 def training_batches(dataset: MelDataset, share: Share, step: int, workers: int) -> Iterator[dict]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from processors.cache import ResidentRows, Rows, compute_blocks, content_key, open_rows
-from processors.dataset import mel_frames, read_segment
+from processors.dataset import mel_frames, read_batch
 
 WINDOWS_PER_BLOCK = 64
 WINDOWS_PER_BATCH = 8
@@ -72,8 +72,8 @@ def build_latent_cache(
         rows = []
         for i in range(0, len(numbers), WINDOWS_PER_BATCH):
             batch = [windows[number] for number in numbers[i : i + WINDOWS_PER_BATCH]]
-            mels = np.stack([read_segment(paths[clip], segment, start) for clip, start in batch])
-            mel = torch.from_numpy(mels[:, None]).to(accelerator.device)
+            files, begins = [paths[clip] for clip, _ in batch], [start for _, start in batch]
+            mel = read_batch(files, segment, begins).to(accelerator.device)
             with accelerator.autocast():
                 posterior = vae.encode(mel)
             rows.append(torch.stack([posterior.mean, posterior.std], dim=1).half().cpu().numpy())

@@ -47,19 +47,10 @@ class ComputedText:
 
     text_encoder: torch.nn.Module
 
+    @torch.no_grad()
     def batch(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        return packed(encode_captions(self.text_encoder, captions))
-
-
-def packed(states: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """States [tokens, D] of each caption -> text_emb [B, L, D] float16 and text_mask [B, L]."""
-    length = padded_length(max(len(rows) for rows in states))
-    text_emb = np.zeros((len(states), length, states[0].shape[1]), np.float16)
-    text_mask = np.zeros((len(states), length), bool)
-    for i, rows in enumerate(states):
-        text_emb[i, : len(rows)] = rows
-        text_mask[i, : len(rows)] = True
-    return torch.from_numpy(text_emb), torch.from_numpy(text_mask)
+        states, mask = self.text_encoder.encode(captions)
+        return states.masked_fill(~mask[..., None], 0).half(), mask
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """The habits that tools can check."""
 
+import ast
 import subprocess
 import sys
 
@@ -40,3 +41,28 @@ def test_scripts_are_posix(script):
     assert subprocess.run(["sh", "-n", script]).returncode == 0
     assert "pipefail" not in script.read_text()
     assert "[[" not in script.read_text()
+
+
+def test_what_is_imported_is_pinned():
+    pinned = {
+        line.partition("==")[0].replace("-", "_")
+        for file in ("requirements.txt", "tests/requirements.txt")
+        for line in (ROOT / file).read_text().splitlines()
+        if not line.startswith("#")
+    }
+    ours = {*FOLDERS, *sys.stdlib_module_names}
+    brought_along = {"huggingface_hub", "tokenizers", "PIL"}  # by transformers and tensorboard
+    imported = {
+        name.partition(".")[0]
+        for path in FILES
+        if path.suffix == ".py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in names_of_import(node)
+    }
+    assert imported - ours - brought_along == pinned - {"ruff"}
+
+
+def names_of_import(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom) and node.level == 0:
+        return [node.module]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

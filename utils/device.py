@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from utils.errors import UserError
+
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes (getrusage(2))
 
 
 def precision(setting: str, device: torch.device) -> str:
@@ -29,9 +34,11 @@ def synchronise(device: torch.device) -> None:
     """Waits until the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
-RESIDENT_SHARE = 0.05  # of a device's memory, for data that stays there
+RESIDENT_SHARE = 0.05  # of a device's memory, for each cache that stays there
 
 
 def fits(nbytes: int, device: torch.device) -> bool:
@@ -48,16 +55,47 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def graphed(function: Callable, *examples) -> Callable:
-    """`function` as one CUDA graph, for calls with tensors shaped as `examples` (nested at will).
+def graphed(
+    function: Callable[..., torch.Tensor], *examples: torch.Tensor
+) -> Callable[..., torch.Tensor]:
+    """`function` as one CUDA graph, for calls with tensors shaped as `examples`.
 
     A step of a sampler is a thousand small kernels; a graph launches them at once. Elsewhere, and
-    under autocast, `function` itself.
+    under autocast, `function` itself. Not with torch's make_graphed_callables, whose graphs keep
+    their memory until Python looks for cycles.
     """
-    if examples[0].device.type != "cuda" or torch.is_autocast_enabled("cuda"):
+    device = examples[0].device
+    if device.type != "cuda" or torch.is_autocast_enabled("cuda"):
         return function
-    graph = torch.cuda.make_graphed_callables(function, examples)
-    return lambda *inputs: graph(*inputs).clone()  # the next call writes over the graph's output
+    inputs = [example.clone() for example in examples]
+    with torch.cuda.device(device):
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # loads kernels and libraries, which a graph cannot hold
+            function(*inputs)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = function(*inputs)
+
+    def replay(*values: torch.Tensor) -> torch.Tensor:
+        for place, value in zip(inputs, values, strict=True):
+            place.copy_(value)
+        graph.replay()
+        return output.clone()  # the next call writes over it
+
+    return replay
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes, at most so far: of the device where it is a GPU, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

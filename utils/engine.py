@@ -17,7 +17,7 @@ from utils.errors import UserError
 
 PATIENCE = timedelta(hours=2)  # of processes that wait while another encodes, validates or saves
 # Where launchers (torchrun, Open MPI, Intel MPI, MVAPICH) say how many processes there are.
-PROCESSES = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"]
+PROCESS_COUNTS = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"]
 
 
 def make_accelerator(config: Config) -> Accelerator:
@@ -25,7 +25,7 @@ def make_accelerator(config: Config) -> Accelerator:
 
     Raises UserError where the batch cannot be shared out evenly.
     """
-    processes = get_int_from_env(PROCESSES, 1)
+    processes = get_int_from_env(PROCESS_COUNTS, 1)
     parts = config.train.gradient_accumulation_steps
     if config.train.batch_size % (parts * processes):  # each process finds that before they connect
         raise UserError(
@@ -38,6 +38,11 @@ def make_accelerator(config: Config) -> Accelerator:
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "y", "on")
     on_cpu = on_cpu or (launched and not torch.cuda.is_available())
     state = PartialState(cpu=on_cpu, **({"timeout": PATIENCE} if launched else {}))
+    if state.num_processes != processes:
+        raise UserError(
+            f"the launcher started {processes} processes and accelerate found {state.num_processes}"
+            " of them; start them with torchrun or accelerate launch"
+        )
     torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32 on a GPU
     return Accelerator(
         cpu=on_cpu,

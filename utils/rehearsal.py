@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
+import itertools
 import time
 
 import torch
@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from processors.mel import check_mel_settings
 from processors.metadata import dataset_dir
 from utils.config import Config
-from utils.device import synchronise
+from utils.device import peak_memory, synchronise
 from utils.engine import make_accelerator, make_task
 from utils.tracking import Figures, open_log
 from utils.watch import Watch
@@ -42,8 +42,12 @@ class Rehearsal:
         self.last_step = self.step + STEPS
         self.figures = Figures(self.accelerator)
         self.watch = Watch(open_log(None), self.task.clips_of, float("inf"))
-        self.waited = 0.0  # seconds, for batches: a run reads them from its cache
-        self.bar = Stopwatch(self)
+        self.waited = 0.0
+        if config.model_type == "AudioLDM" and not cached:  # a run reads them from its cache
+            count = STEPS * train.gradient_accumulation_steps
+            ready = list(itertools.islice(self.task.batches(self.step), count))
+            self.task.batches = lambda _step: iter(ready)
+        self.bar = Stopwatch(self.accelerator.device)
 
     def stop_requested(self) -> bool:
         return False
@@ -83,29 +87,19 @@ class Rehearsal:
 
 
 class Stopwatch:
-    """Times the steps, each to the end of the device's work, without what the batches took."""
+    """Times the steps, each to the end of the device's work."""
 
-    def __init__(self, rehearsal: Rehearsal) -> None:
-        self.rehearsal = rehearsal
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.seconds: list[float] = []
-        self._since = self._clock()
-
-    def _clock(self) -> float:
-        synchronise(self.rehearsal.accelerator.device)
-        return time.perf_counter() - self.rehearsal.waited
+        self._since = time.perf_counter()
 
     def update(self) -> None:
         """One step is done."""
-        now = self._clock()
+        synchronise(self.device)
+        now = time.perf_counter()
         self.seconds.append(now - self._since)
         self._since = now
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: of the device where it is a GPU, else of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def count(module: torch.nn.Module) -> int:

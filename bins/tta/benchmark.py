@@ -1,27 +1,34 @@
-"""Times each part of the recipe beside its floor and beside a plain way to do the same.
+"""Times each part of the recipe beside its floor, or a plain way to do the same, or both.
 
     python bins/tta/benchmark.py [preprocess] [autoencoderkl] [audioldm] [inference]
         [--device cpu|cuda] [--latent 4_10_78|4_5_39] [--rounds N] [--num_workers N] [--json FILE]
         [key.path=value ...]
 
 All models have their full size and random weights; data are made up. What is compared is timed in
-turns in one run, so that the ratios hold on a busy machine as well.
+one run, in turns where that does not take minutes, so that ratios hold on a busy machine as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.cli import parse_arguments, run_main
 from utils.errors import UserError
+
+if TYPE_CHECKING:  # heavy, and --help is at once
+    import torch
+
+    from utils.benchmark.measure import Part
 
 PARTS = ("preprocess", "autoencoderkl", "audioldm", "inference")
 # In float32, what a step of stage 1 keeps for its backward pass is 2 GiB a clip.
@@ -34,15 +41,19 @@ def main() -> None:
     if arguments.device == "cpu":  # for accelerate
         os.environ["ACCELERATE_USE_CPU"] = "1"
 
+    import torch
+
     from utils.benchmark.measure import machine
     from utils.device import best_device
 
+    torch.set_float32_matmul_precision("high")  # as in training: "plain" is TF32 on a GPU
     device = best_device(arguments.device)
     report = {"machine": machine(device), "parts": []}
     print(described(report["machine"]))
     for name in arguments.parts:
         with tempfile.TemporaryDirectory() as root:
             part = measure(name, arguments, Path(root), device)
+        gc.collect()  # what this part built is not the next one's
         show(part, report["machine"])
         report["parts"].append(dataclasses.asdict(part))
         if arguments.json:
@@ -63,7 +74,7 @@ def parse() -> argparse.Namespace:
         "--latent", choices=("4_10_78", "4_5_39"), default="4_10_78", help="default: %(default)s"
     )
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--num_workers", type=int, default=os.cpu_count(), help="to preprocess")
+    parser.add_argument("--num_workers", type=int, help="to preprocess; default: all cores")
     parser.add_argument("--json", metavar="FILE", help="write all figures there as well")
     arguments = parse_arguments(parser)
     arguments.overrides = [word for word in arguments.words if "=" in word]
@@ -72,24 +83,24 @@ def parse() -> argparse.Namespace:
     if unknown:
         raise UserError(f"{unknown[0]!r} is no part; there are {', '.join(PARTS)}")
     for name in ("rounds", "num_workers"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} {getattr(arguments, name)} must be at least 1")
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value} must be at least 1")
     return arguments
 
 
-def measure(name: str, arguments: argparse.Namespace, root: Path, device):
+def measure(name: str, arguments: argparse.Namespace, root: Path, device: torch.device) -> Part:
     """One part's figures."""
     from bins.tta.train import loop
     from utils.benchmark import audioldm, autoencoderkl, inference, preprocess
+    from utils.benchmark.measure import cores
 
     file = f"exp_config_latent_{arguments.latent}.json".replace("_latent_4_10_78", "")
     vae_config, config = f"egs/tta/autoencoderkl/{file}", f"egs/tta/audioldm/{file}"
     overrides, rounds = arguments.overrides, arguments.rounds
     if name == "preprocess":
-        workers = arguments.num_workers
-        return preprocess.measure(
-            vae_config, overrides, CLIPS_PER_WORKER * workers, workers, root, device
-        )
+        workers = arguments.num_workers or cores()
+        return preprocess.measure(vae_config, overrides, CLIPS_PER_WORKER, workers, root, device)
     if device.type == "cpu" and name in CPU_BATCH:
         overrides = [f"train.batch_size={CPU_BATCH[name]}", *overrides]
     if name == "autoencoderkl":
@@ -99,7 +110,7 @@ def measure(name: str, arguments: argparse.Namespace, root: Path, device):
     return inference.measure(config, vae_config, overrides, rounds, root, device)
 
 
-def described(machine: dict) -> str:
+def described(machine: dict[str, object]) -> str:
     rates = ", ".join(f"{name} {rate}" for name, rate in machine["matrix_gflops"].items())
     return (
         f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']},"
@@ -107,7 +118,7 @@ def described(machine: dict) -> str:
     )
 
 
-def show(part, machine: dict) -> None:
+def show(part: Part, machine: dict[str, object]) -> None:
     """A part's table, and what is to be reached."""
     print(f"\n{part.name}: {part.about}")
     print(f"  {'':44}{'seconds':>10}{'clips/s':>10}{'GFLOP':>10}{'GFLOP/s':>10}{'GiB':>8}")

@@ -146,13 +146,13 @@ def export_model(arguments: argparse.Namespace) -> None:
     without_bars()
     from models.tta.convert.model_card import model_card
     from models.tta.convert.to_diffusers import export
-    from models.tta.ldm.pipeline import load_pipeline
+    from models.tta.ldm.pipeline import read_pipeline
     from models.vocoder import load_vocoder
     from utils.hub import push
     from utils.runs import find_weights
 
     folder = find_weights(arguments.checkpoint_path, arguments.log_dir, "AudioLDM")
-    pipeline = load_pipeline(folder, "cpu")
+    pipeline = read_pipeline(folder)
     name = arguments.vocoder or pipeline.config.inference.vocoder
     vocoder = load_vocoder(name, pipeline.mel)
     title = arguments.push_to_hub or out.name

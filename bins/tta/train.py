@@ -10,10 +10,16 @@ import contextlib
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.cli import add_config_arguments, parse_arguments, run_main
+
+if TYPE_CHECKING:  # heavy, and --help is at once
+    from utils.config import Config
+    from utils.rehearsal import Rehearsal
+    from utils.run import Run
 
 
 def main() -> None:
@@ -47,7 +53,7 @@ def default_name(config: str) -> str:
     return "_".join(part for part in parts if part)
 
 
-def train(config, exp_name: str, dry_run: bool) -> None:
+def train(config: Config, exp_name: str, dry_run: bool) -> None:
     """Trains `config` in <log_dir>/<exp_name> up to max_steps, from where it was left."""
     from utils.rehearsal import Rehearsal
     from utils.run import Run
@@ -59,7 +65,7 @@ def train(config, exp_name: str, dry_run: bool) -> None:
     run.finish()
 
 
-def loop(run) -> None:
+def loop(run: Run | Rehearsal) -> None:
     """Learns from where `run` is up to its last step.
 
     It knows a model by the few methods that models/tta/autoencoder/training.py and

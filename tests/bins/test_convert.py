@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.models.tta.convert.ldm_style import (
 )
 from tests.models.tta.convert.small_models import small_pipeline, write_run, write_vocoder
 from tests.models.tta.convert.test_from_ldm_style import amphion_file
+from utils.checkpoint import load_tensors, read_json, write_json
 from utils.errors import UserError
 from utils.seeds import generator
 
@@ -147,6 +149,21 @@ def test_an_imported_model_s_card_does_not_claim_its_data(run, model, tmp_path):
 
 
 # ---------------------------------------------------------------- the hub
+
+
+def test_an_export_is_in_float32_whatever_the_run_s_precision(run, model, tmp_path):
+    final = shutil.copytree(model / "runs" / "small" / "final", tmp_path / "final")
+    config = read_json(final / "config.json")
+    config["train"]["mixed_precision"] = "bf16"
+    write_json(final / "config.json", config)
+    run("export", "--to", "diffusers", "--checkpoint_path", final, tmp_path / "out")
+    for part in ("unet", "vae"):
+        file = f"{part}/diffusion_pytorch_model.safetensors"
+        ours, theirs = (
+            load_tensors(root / file) for root in (tmp_path / "out", model / "exported")
+        )
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_hub_names_stand_for_folders(run, model, tmp_path, monkeypatch):

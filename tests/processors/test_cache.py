@@ -36,7 +36,7 @@ def block(number: int) -> np.ndarray:
 def test_rows_are_those_of_all_blocks(tmp_path):
     compute_blocks(tmp_path, 4, block, Accelerator(cpu=True), "test")
     rows, whole = Rows(tmp_path, 4), np.concatenate([block(n) for n in range(4)])
-    assert len(rows) == len(whole) == 10
+    assert len(rows.all()) == len(whole) == 10
     assert np.array_equal(rows.all(), whole)
     assert rows.nbytes == whole.nbytes
     numbers = np.array([[9, 0, 3], [3, 5, 4]])  # of several blocks, out of order, one twice

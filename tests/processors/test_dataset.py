@@ -9,10 +9,12 @@ from processors.dataset import (
     MelDataset,
     distinct_clips,
     mel_frames,
+    read_batch,
     read_segment,
     training_batches,
 )
 from processors.stream import ClipStream, Share
+from utils.errors import UserError
 
 
 @pytest.fixture
@@ -55,6 +57,12 @@ def test_batches_go_on_where_they_were_left_however_many_workers_read(paths, wor
     for ours, theirs in zip(resumed, alone[4:], strict=True):
         assert ours["uid"] == theirs["uid"]
         assert torch.equal(ours["mel"], theirs["mel"])
+
+
+def test_mels_of_different_numbers_of_bands_are_no_batch(paths):
+    np.save(paths[1], np.zeros((3, 8), np.float32))
+    with pytest.raises(UserError, match=r"1\.npy: holds a mel of 3 bands, and .*0\.npy of 2"):
+        read_batch(paths, 8)
 
 
 def test_several_captions_of_a_clip_are_one_clip():

@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from modules.attention import SpatialTransformer
-from processors.dataset import read_segment
+from processors.dataset import read_batch
 from processors.metadata import mel_path
 from utils.benchmark.made_up import write_data, write_t5, write_vae
 from utils.benchmark.measure import Part, Ratio, alternate
@@ -99,8 +99,7 @@ def plain(run: Rehearsal) -> Callable[[], None]:
     optimizer = task.optimizers["unet"]
     records = task.train_records[: config.train.batch_size]
     frames = config.preprocess.segment_frames
-    segments = [read_segment(mel_path(config, record), frames) for record in records]
-    mel = torch.stack([torch.from_numpy(segment)[None] for segment in segments])
+    mel = read_batch([mel_path(config, record) for record in records], frames)
     captions = [record["Caption"] for record in records]
 
     def step() -> None:

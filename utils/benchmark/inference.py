@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import diffusers
 import torch
@@ -16,20 +17,27 @@ from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoder import Vocoder, load_vocoder
 from utils.benchmark.made_up import write_t5
-from utils.benchmark.measure import Line, Part, Ratio, count_gflop, peak_gib, reset_peak, seconds_of
+from utils.benchmark.measure import Line, Part, Ratio, count_gflop, reset_peak, seconds_of
 from utils.config import Config, load_config
+from utils.device import peak_memory
 
 PROMPT = "A man is whistling while rain falls on the roof of an old car"
 PLAIN_STEPS = 200
+FEW = 5  # from here on, each step of pndm is one more call of the U-Net
 OURS, PLAIN = "this recipe", f"{PLAIN_STEPS} steps of pndm, plainly"
 
 
 def measure(
-    config: str, vae_config: str, overrides: list[str], rounds: int, root: Path, device
+    config: str,
+    vae_config: str,
+    overrides: list[str],
+    rounds: int,
+    root: Path,
+    device: torch.device,
 ) -> Part:
     """Of the models in these configs, with random weights of their full size.
 
-    The plain way takes minutes on a CPU and is timed once; ours, `rounds` times.
+    The plain way takes minutes on a CPU and is timed once there; ours, `rounds` times.
     """
     write_t5(root / "t5")
     settings = load_config(config, overrides)
@@ -38,28 +46,37 @@ def measure(
     def new() -> Pipeline:
         return new_pipeline(settings, load_config(vae_config), root / "t5")
 
-    ours = timed(OURS, new().for_inference(device), vocoder, rounds, device)
-    plain = timed(PLAIN, Plain(new(), device), vocoder, 1, device)
+    ours = measure_ours(new().for_inference(device), vocoder, rounds, device)
+    plain = measure_plain(Plain(new(), device), vocoder, rounds, device)
     wanted = "at least 20" if device.type == "cuda" else "at least 8"
     about = f"{config}, one clip of {settings.preprocess.segment_frames} frames, vocoder included"
     gain = Ratio(f"{PLAIN} / {OURS}", plain.seconds / ours.seconds, wanted)
     return Part("inference", about, [ours, plain], [gain])
 
 
+def measure_ours(pipeline: Pipeline, vocoder: Vocoder, rounds: int, device: torch.device) -> Line:
+    line = timed(OURS, lambda: vocoder(pipeline([PROMPT], [0])), rounds, device)
+    with mock.patch("models.tta.ldm.pipeline.graphed", lambda function, *_: function):
+        line.gflop = count_gflop(lambda: pipeline([PROMPT], [0]))  # a graph's are not seen
+    return line
+
+
+def measure_plain(plain: Plain, vocoder: Vocoder, rounds: int, device: torch.device) -> Line:
+    rounds = rounds if device.type == "cuda" else 1
+    line = timed(PLAIN, lambda: vocoder(plain(PROMPT, PLAIN_STEPS)), rounds, device)
+    few, one_more = (count_gflop(lambda n=n: plain(PROMPT, n)) for n in (FEW, FEW + 1))
+    line.gflop = few + (PLAIN_STEPS - FEW) * (one_more - few)
+    return line
+
+
 @torch.no_grad()
-def timed(name: str, to_mel: Callable, vocoder: Vocoder, rounds: int, device) -> Line:
-    """To sound; FLOPs are those of a first call, which is timed if there is no other."""
+def timed(name: str, to_sound: Callable[[], Tensor], rounds: int, device: torch.device) -> Line:
+    """Where there are several rounds, after one that is not timed."""
     reset_peak(device)
-    gflop = 0.0
-
-    def first() -> None:
-        nonlocal gflop
-        gflop = count_gflop(lambda: vocoder(to_mel([PROMPT], [0])))
-
-    seconds = [seconds_of(first, device)]
-    more = rounds if rounds > 1 else 0
-    seconds += [seconds_of(lambda: vocoder(to_mel([PROMPT], [0])), device) for _ in range(more)]
-    return Line(name, min(seconds), 1, gflop, peak_gib(device))
+    if rounds > 1:
+        to_sound()
+    seconds = min(seconds_of(to_sound, device) for _ in range(rounds))
+    return Line(name, seconds, 1, gib=peak_memory(device) / 2**30)
 
 
 def new_pipeline(config: Config, vae_config: Config, t5: Path) -> Pipeline:
@@ -77,20 +94,21 @@ class Plain:
         for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             module.requires_grad_(False).eval().to(device)
 
-    def __call__(self, prompts: list[str], _seeds: list[int]) -> Tensor:
-        """mel [B, n_mel, frames]"""
-        pipeline, count = self.pipeline, len(prompts)
+    @torch.no_grad()
+    def __call__(self, prompt: str, steps: int) -> Tensor:
+        """mel [1, n_mel, frames]"""
+        pipeline = self.pipeline
         config, vae = pipeline.config, pipeline.vae
         noise = scheduler_settings(config.model.noise_scheduler)
         scheduler = diffusers.PNDMScheduler.from_config(noise)
-        scheduler.set_timesteps(PLAIN_STEPS)
-        text = pipeline.text_encoder.encode([*prompts, *[""] * count])
-        factor, mel = vae.config.downsampling, config.preprocess
-        size = (mel.n_mel // factor, mel.segment_frames // factor)
-        latent = torch.randn(count, vae.config.z_channels, *size).to(self.device)
+        scheduler.set_timesteps(steps)
+        text = pipeline.text_encoder.encode([prompt, ""])
+        factor, preprocess = vae.config.downsampling, config.preprocess
+        size = (preprocess.n_mel // factor, preprocess.segment_frames // factor)
+        latent = torch.randn(1, vae.config.z_channels, *size).to(self.device)
         for timestep in scheduler.timesteps:
             both = torch.cat([latent, latent])
-            prediction = pipeline.unet(both, timestep.to(self.device).expand(2 * count), *text)
+            prediction = pipeline.unet(both, timestep.to(self.device).expand(2), *text)
             prompted, empty = prediction.chunk(2)
             prediction = empty + config.inference.guidance_scale * (prompted - empty)
             latent = scheduler.step(prediction, timestep, latent).prev_sample

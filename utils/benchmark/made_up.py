@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from utils.config import Config
 
 DATASET = "MadeUp"
 TOKENS = 20  # of a caption, with </s>
-FRAMES = 625  # of a clip of 10 s
+SECONDS = 10  # of a clip
 WORDS = ("a", "man", "speaks", "while", "dogs", "bark", "and", "rain", "falls", "on", "the", "roof")
 T5_BASE = {"vocab_size": 32128, "d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12}
 
@@ -24,11 +25,11 @@ T5_BASE = {"vocab_size": 32128, "d_model": 768, "d_ff": 3072, "num_layers": 12, 
 def write_data(root: Path, config: Config, clips: int) -> list[str]:
     """<root>/MadeUp/ as preprocessing leaves it, with random mels; the overrides that use it."""
     folder, mel = root / DATASET, config.preprocess.mel
-    random = np.random.default_rng(0)
+    random, frames = np.random.default_rng(0), math.ceil(SECONDS * mel.frames_per_second)
     (folder / "mel").mkdir(parents=True)
     records = []
     for number in range(clips):
-        values = random.normal(-6, 2, (mel.n_mel, FRAMES)).astype(np.float32)
+        values = random.normal(-6, 2, (mel.n_mel, frames)).astype(np.float32)
         np.save(folder / "mel" / f"{number}.npy", values)
         caption = " ".join(random.choice(WORDS, TOKENS - 1))
         records.append({"Dataset": DATASET, "Uid": str(number), "Caption": caption})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from utils.device import precision, synchronise
+from utils.device import peak_memory, precision, synchronise
 
 CLEAR_PEAK = "5"  # to /proc/self/clear_refs (man 5 proc)
 MATRIX = 2048  # rows and columns, to measure the matrix rate with
@@ -58,13 +58,15 @@ def alternate(
 ) -> list[Line]:
     """Times each way once a round, one after the other, so that all meet the same machine.
 
-    FLOPs and memory are those of a first call, which is not timed.
+    FLOPs are those of a first call and memory that of a second, which are not timed.
     """
     lines = []
     for name, way in ways.items():
-        reset_peak(device)
         gflop = count_gflop(way)
-        lines.append(Line(name, float("inf"), clips, gflop, peak_gib(device)))
+        reset_peak(device)
+        way()
+        synchronise(device)
+        lines.append(Line(name, float("inf"), clips, gflop, peak_memory(device) / 2**30))
     for _ in range(rounds):
         for line in lines:
             line.seconds = min(line.seconds, seconds_of(ways[line.name], device))
@@ -90,21 +92,13 @@ def count_gflop(way: Callable[[], object]) -> float:
 
 
 def reset_peak(device: torch.device) -> None:
+    """From here on `peak_memory` counts, what others have left behind not included."""
+    gc.collect()
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     elif Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text(CLEAR_PEAK)
-
-
-def peak_gib(device: torch.device) -> float:
-    """Since the last reset: of the device where it is a GPU, else of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device) / 2**30
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return int(line.split()[1]) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def matrix_gflops(name: str, device: torch.device, rounds: int = 10) -> float:
@@ -122,13 +116,18 @@ def machine(device: torch.device) -> dict[str, object]:
     rates = {p: round(matrix_gflops(p, device)) for p in dict.fromkeys([best, "no"])}
     return {
         "device": name,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
         "precision": {"no": "fp32"}.get(best, best),
         "matrix_gflops": {("fp32" if p == "no" else p): rate for p, rate in rates.items()},
     }
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def cpu_name() -> str:

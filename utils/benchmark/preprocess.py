@@ -7,25 +7,26 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from utils.benchmark.made_up import DATASET, SECONDS
 from utils.benchmark.measure import Line, Part, Ratio, seconds_of
 from utils.config import MelConfig, load_config
 
-DATASET = "MadeUp"
-SECONDS, RATE, CHANNELS = 10, 44100, 2  # of a clip, as most are on the web
+RATE, CHANNELS = 44100, 2  # of a clip, as most are on the web
 KINDS = ("wav", "flac", "ogg")
 FLOOR = "decode + resample + STFT, one core"
 
 
 def measure(
-    config: str, overrides: list[str], clips: int, workers: int, root: Path, device
+    config: str, overrides: list[str], clips: int, workers: int, root: Path, device: torch.device
 ) -> Part:
-    """Of `clips` made-up clips of ten seconds, a third each as wav, flac and ogg.
+    """Of `clips` made-up clips of ten seconds for each worker; a third are wav, flac and ogg.
 
-    The floor is timed before and after the real thing, and its faster time counts.
+    The floor is timed on one worker's share, before and after the real thing; the faster counts.
     """
     mel = load_config(config, overrides).preprocess.mel
-    sounds = write_clips(root / DATASET, clips)
+    sounds = write_clips(root / DATASET, clips * workers)
     command = [sys.executable, "bins/tta/preprocess.py", "--config", config, *overrides]
     command += [f"dataset={DATASET}", f"preprocess.processed_dir={root}"]
     command += ["--num_workers", str(workers)]
@@ -34,17 +35,20 @@ def measure(
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def only_the_needful() -> None:
-        for sound in sounds:
+        for sound in sounds[:clips]:
             decode_resample_transform(sound, mel)
 
     floor = seconds_of(only_the_needful, device)
     ours = seconds_of(preprocess, device)
     floor = min(floor, seconds_of(only_the_needful, device))
-    part = Part("preprocess", f"{clips} clips of {SECONDS} s, {RATE} Hz, {CHANNELS} channels")
-    part.lines = [Line(f"this recipe, {workers} worker(s)", ours, clips), Line(FLOOR, floor, clips)]
-    rate = floor / ours / workers
-    part.ratios = [Ratio(f"clips/s / ({workers} x those of one core)", rate, "at least 0.8")]
-    return part
+    about = f"{len(sounds)} clips of {SECONDS} s, {RATE} Hz, {CHANNELS} channels"
+    lines = [
+        Line(f"this recipe, {workers} worker(s)", ours, len(sounds)),
+        Line(FLOOR, floor, clips),
+    ]
+    # A worker does `clips` of them, as the one core does.
+    ratio = Ratio(f"clips/s / ({workers} x those of one core)", floor / ours, "at least 0.8")
+    return Part("preprocess", about, lines, [ratio])
 
 
 def decode_resample_transform(sound: Path, mel: MelConfig) -> np.ndarray:

@@ -18,7 +18,13 @@ from models.tta.autoencoder.losses import (
 from models.tta.autoencoder.saved import check_mel, load_vae
 from modules.discriminator import PatchDiscriminator
 from modules.optimizer import adamw
-from processors.dataset import MelDataset, distinct_clips, read_segment, training_batches
+from processors.dataset import (
+    MelDataset,
+    distinct_clips,
+    read_batch,
+    read_segment,
+    training_batches,
+)
 from processors.metadata import load_split, mel_path
 from processors.stream import ClipStream, Share
 from utils.checkpoint import load_tensors, load_weights, save_tensors
@@ -218,8 +224,8 @@ class AutoencoderTraining:
         return {"loss": rec_loss / count, "kl_loss": kl_loss / count, "latent_std": std / count}
 
     def _valid_mel(self, clips: list[dict]) -> Tensor:
-        mels = [read_segment(mel_path(self.config, clip), self.frames) for clip in clips]
-        return to_device(torch.from_numpy(np.stack(mels)[:, None]), self.accelerator.device)
+        mel = read_batch([mel_path(self.config, clip) for clip in clips], self.frames)
+        return to_device(mel, self.accelerator.device)
 
     def _reconstruct(self, mel: Tensor):
         with self.accelerator.autocast():

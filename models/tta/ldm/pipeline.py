@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,7 +18,11 @@ from models.tta.ldm.unet import UNet
 from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.config import Config, NoiseSchedulerConfig
 from utils.device import graphed, memory_format, precision
+from utils.errors import UserError
 from utils.runs import read_config
+
+if TYPE_CHECKING:  # an import of seconds, for those who sample alone
+    from diffusers import SchedulerMixin
 
 
 class Pipeline:
@@ -54,7 +59,7 @@ class Pipeline:
         frames = frames or self.config.preprocess.segment_frames
         guidance = defaults.guidance_scale if guidance_scale is None else guidance_scale
         scheduler = make_sampler(sampler or defaults.sampler, self.config.model.noise_scheduler)
-        start(scheduler, num_steps or defaults.num_steps)
+        start_sampler(scheduler, num_steps or defaults.num_steps)
         with self.autocast():
             latent = self._denoise(prompts, seeds, negative, guidance, scheduler, frames)
             mel = self.vae.decode(self.vae.unscale(latent))
@@ -73,16 +78,15 @@ class Pipeline:
         ).to(device, memory_format=memory_format(device))
         latent = latent * scheduler.init_noise_sigma
         unet = graphed(
-            lambda latent, timesteps, context: self.unet(latent, timesteps, context=context),
+            lambda latent, timesteps: self.unet(latent, timesteps, context=context),
             latent.repeat(1 + guided, 1, 1, 1),
             torch.zeros(len(texts), dtype=torch.int64, device=device),
-            context,
         )
         for timestep in scheduler.timesteps:
             inputs = torch.cat([latent, latent]) if guided else latent
             inputs = scheduler.scale_model_input(inputs, timestep)
             timesteps = timestep.to(device).expand(len(inputs))
-            prediction = unet(inputs, timesteps, context).float()
+            prediction = unet(inputs, timesteps).float()
             if guided:  # classifier-free guidance (Ho & Salimans, 2022, arXiv:2207.12598, eq. 6)
                 prompted, empty = prediction.chunk(2)
                 prediction = empty + guidance * (prompted - empty)
@@ -90,7 +94,10 @@ class Pipeline:
         return latent
 
     def for_inference(self, device: torch.device) -> Pipeline:
-        """This pipeline on `device`, frozen, its networks in the precision of their training."""
+        """This pipeline on `device`, frozen.
+
+        U-Net and VAE are in the precision that train.mixed_precision means there, T5 in float32.
+        """
         for module in (self.unet, self.vae):
             module.requires_grad_(False).eval().to(device, memory_format=memory_format(device))
             if precision(self.config.train.mixed_precision, device) == "bf16":
@@ -106,7 +113,12 @@ class Pipeline:
 
 
 def load_pipeline(folder: Path, device: str | torch.device) -> Pipeline:
-    """The pipeline in a stage-2 checkpoint or final folder, on `device`, in the run's precision."""
+    """The pipeline in a stage-2 checkpoint or final folder, to make mels on `device`."""
+    return read_pipeline(folder).for_inference(torch.device(device))
+
+
+def read_pipeline(folder: Path) -> Pipeline:
+    """The pipeline in a stage-2 checkpoint or final folder, its weights as they are there."""
     config = read_config(folder)
     saved = load_vae(folder / "vae")
     check_mel(config.preprocess.mel, saved.mel, folder / "vae")
@@ -116,20 +128,22 @@ def load_pipeline(folder: Path, device: str | torch.device) -> Pipeline:
     unet = UNet(config.model.audioldm)
     weights = folder / "unet.safetensors"
     load_weights(unet, load_tensors(weights), weights)
-    return Pipeline(config, unet, saved.vae, text).for_inference(torch.device(device))
+    return Pipeline(config, unet, saved.vae, text)
 
 
-def make_sampler(name: str, config: NoiseSchedulerConfig):
+def make_sampler(name: str, config: NoiseSchedulerConfig) -> SchedulerMixin:
     """A deterministic sampler of diffusers over the training's noise schedule.
 
     The two of higher order go by the noise levels of Karras et al. (2022, arXiv:2206.00364, eq. 5):
     with timesteps at equal distances their last step takes half of the fine detail away. The others
-    start at the last timestep, where all is noise (Lin et al. 2024, arXiv:2305.08891, table 2).
+    start at the noisiest timestep (Lin et al. 2024, arXiv:2305.08891, table 2). DDIM is the solver
+    of first order (Lu et al. 2022, arXiv:2206.00927, section 4.1), in diffusers the one of its two
+    that is right where the steps do not divide the schedule.
     """
     import diffusers
 
     classes = {
-        "ddim": diffusers.DDIMScheduler,
+        "ddim": diffusers.DPMSolverMultistepScheduler,
         "dpm++": diffusers.DPMSolverMultistepScheduler,
         "pndm": diffusers.PNDMScheduler,
         "unipc": diffusers.UniPCMultistepScheduler,
@@ -139,14 +153,25 @@ def make_sampler(name: str, config: NoiseSchedulerConfig):
         settings["use_karras_sigmas"] = True
     else:
         settings["timestep_spacing"] = "trailing"
+    if name == "ddim":
+        settings["solver_order"] = 1
+        settings["final_sigmas_type"] = "zero" if config.set_alpha_to_one else "sigma_min"
     return classes[name].from_config(settings)
 
 
-def start(scheduler, num_steps: int) -> None:
+def start_sampler(scheduler: SchedulerMixin, num_steps: int) -> None:
     """Sets a sampler of diffusers to its first of `num_steps` steps.
 
     Two neighbours among many steps can round to one timestep, so a step is not to be found by it.
+    Raises UserError where pndm, whose steps are whole timesteps, would end far from the last one.
     """
+    steps = scheduler.config.num_train_timesteps
+    whole = type(scheduler).__name__ == "PNDMScheduler"
+    if whole and num_steps > steps // 10 and steps % num_steps:
+        raise UserError(
+            f"--num_steps {num_steps} with --sampler pndm must be at most {steps // 10}, or divide"
+            f" {steps}"
+        )
     scheduler.set_timesteps(num_steps)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)

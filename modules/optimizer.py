@@ -36,18 +36,22 @@ def learning_rate(train: TrainConfig, step: int) -> float:
     return train.adam.lr * factor[train.lr_schedule]
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
-    """Scales gradients down to a norm of at most `largest`; returns the norm before, unread."""
-    return nn.utils.clip_grad_norm_(parameters, largest, foreach=True)
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Of all gradients together, unread."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return nn.utils.get_total_norm(gradients, foreach=True)
 
 
-def update(optimizer: torch.optim.Optimizer, rate: float, skip: Tensor) -> None:
+def update(
+    optimizer: torch.optim.Optimizer, rate: float, norm: Tensor, largest: float, skip: Tensor
+) -> None:
     """One optimizer step, left out where `skip` (a tensor, 0 or 1) is 1, and fresh gradients.
 
-    The fused kernel reads the flag on the device (it is meant for loss scaling), so nobody waits.
+    Gradients of a `norm` above `largest` are scaled down to it. The fused kernel does that on its
+    way, and reads the flag on the device (both are meant for loss scaling), so nobody waits.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.grad_scale, optimizer.found_inf = None, skip
+    optimizer.grad_scale, optimizer.found_inf = (norm / largest).clamp(min=1), skip
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

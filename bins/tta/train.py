@@ -73,7 +73,7 @@ def loop(run: Run | Rehearsal) -> None:
     """
     import torch
 
-    from modules.optimizer import clip_gradients, learning_rate, update
+    from modules.optimizer import gradient_norm, learning_rate, update
 
     settings, task, accelerator = run.config.train, run.task, run.accelerator
     parts = settings.gradient_accumulation_steps
@@ -81,7 +81,7 @@ def loop(run: Run | Rehearsal) -> None:
 
     while run.step < run.last_step and not run.stop_requested():
         # 1. Gradients, piece by piece of the batch, each network's right after its loss.
-        finite, losses = [], {}
+        finite, losses, norms = [], {}, {}
         for part in range(parts):
             waiting = time.perf_counter()
             batch = next(batches)
@@ -96,13 +96,13 @@ def loop(run: Run | Rehearsal) -> None:
         # 2. One step of every network that had a loss, or of none where anything is not finite.
         rate = learning_rate(settings, run.step)
         for network in losses:
-            norm = clip_gradients(task.learning[network].parameters(), settings.grad_clip)
-            finite.append(norm.isfinite())
-            run.figures.add({f"grad_norm_{network}": norm})
+            norms[network] = gradient_norm(task.learning[network].parameters())
+            finite.append(norms[network].isfinite())
+            run.figures.add({f"grad_norm_{network}": norms[network]})
         wrong = 1 - torch.stack(finite).all().float()
         skip = accelerator.reduce(wrong, reduction="sum").clamp(max=1)
         for network in losses:
-            update(task.optimizers[network], rate, skip)
+            update(task.optimizers[network], rate, norms[network], settings.grad_clip, skip)
         run.figures.add(task.after_update(run.step))
         if task.ema:
             task.ema.update(task.objective.parameters(), run.step)

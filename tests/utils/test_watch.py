@@ -127,11 +127,11 @@ def test_skipped_update_leaves_weights_moments_and_count_alone():
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = adamw([weight], adam)
     weight.grad = torch.full((3,), 0.5)
-    update(optimizer, 1e-2, torch.tensor(0.0))
+    update(optimizer, 1e-2, torch.tensor(0.8), 1.0, torch.tensor(0.0))
     before = weight.detach().clone()
     state = {name: value.clone() for name, value in optimizer.state[weight].items()}
     weight.grad = torch.tensor([float("nan"), float("inf"), 1.0])
-    update(optimizer, 1e-2, torch.tensor(1.0))
+    update(optimizer, 1e-2, torch.tensor(float("nan")), 1.0, torch.tensor(1.0))
     assert torch.equal(weight, before)
     assert not torch.equal(before, torch.ones(3))
     assert {name: value.tolist() for name, value in optimizer.state[weight].items()} == {

@@ -1,0 +1,33 @@
+"""The optimizer's step beside torch's own parts, one after the other."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from modules.optimizer import adamw, gradient_norm, update
+from utils.config import AdamConfig
+
+ADAM = AdamConfig(1e-2, [0.9, 0.999], 1e-8, 1e-2)
+
+
+@pytest.mark.parametrize("largest", [0.1, 1e6])
+def test_a_step_is_clipping_and_then_adamw(largest):
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
+    theirs, x = copy.deepcopy(ours), torch.randn(3, 4)
+    mine = adamw(ours.parameters(), ADAM)
+    plain = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=1e-2, foreach=False)
+    for _ in range(5):
+        ours(x).square().sum().backward()
+        theirs(x).square().sum().backward()
+        norm = gradient_norm(ours.parameters())
+        expected = nn.utils.clip_grad_norm_(theirs.parameters(), largest)
+        torch.testing.assert_close(norm, expected)
+        update(mine, 1e-2, norm, largest, torch.tensor(0.0))
+        plain.step()
+        plain.zero_grad()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert one.grad is None
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

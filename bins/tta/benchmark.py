@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # heavy, and --help is at once
 PARTS = ("preprocess", "autoencoderkl", "audioldm", "inference")
 # In float32, what a step of stage 1 keeps for its backward pass is 2 GiB a clip.
 CPU_BATCH = {"autoencoderkl": 2}
-CLIPS_PER_WORKER = 500  # so that starting the workers weighs little
+CLIPS_PER_WORKER = 1000  # so that starting the workers weighs little
 
 
 def main() -> None:

@@ -107,10 +107,10 @@ def test_a_single_sample_that_is_no_number(tmp_path, bad, rate):
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-def test_numbers_that_overflow(tmp_path):
+def test_channels_whose_sum_would_overflow_are_only_loud(tmp_path):
     wav = np.full((100, 4), 3e38, np.float32)
     soundfile.write(tmp_path / "a.wav", wav, RATE, subtype="FLOAT")
-    assert reason(tmp_path / "a.wav") == "NaN or infinite samples"
+    np.testing.assert_allclose(read_sound(tmp_path / "a.wav", RATE).wav, 1, rtol=1e-6)
 
 
 def test_what_is_no_sound(tmp_path):

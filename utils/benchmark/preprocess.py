@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +59,8 @@ def decode_resample_transform(sound: Path, mel: MelConfig) -> np.ndarray:
     import soxr
 
     samples, rate = soundfile.read(sound, dtype="float32", always_2d=True)
-    wav = soxr.resample(samples.mean(axis=1), rate, mel.sample_rate, "HQ")
+    mono = samples @ np.full(samples.shape[1], 1 / samples.shape[1], np.float32)
+    wav = soxr.resample(mono, rate, mel.sample_rate, "HQ")
     frames = np.lib.stride_tricks.sliding_window_view(wav, mel.n_fft)[:: mel.hop_size]
     return np.fft.rfft(frames * np.hanning(mel.n_fft).astype(np.float32))
 
@@ -76,7 +77,7 @@ def write_clips(folder: Path, clips: int) -> list[Path]:
         noise = random.uniform(-0.5, 0.5, (SECONDS * RATE, CHANNELS))
         soundfile.write(folder / "wav" / file, noise * loudness, RATE)
     for number, file in enumerate(files[DISTINCT:]):
-        shutil.copy(folder / "wav" / files[number % DISTINCT], folder / "wav" / file)
+        os.link(folder / "wav" / files[number % DISTINCT], folder / "wav" / file)
     rows = [f"{file},Noise number {number}" for number, file in enumerate(files)]
     (folder / "captions.csv").write_text("\n".join(["file,caption", *rows]) + "\n")
     return [folder / "wav" / file for file in files]

@@ -26,6 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=3,
         help="how often each stage's training is killed in tests/bins/test_resume.py",
     )
+    parser.addoption(
+        "--audiocaps",
+        type=Path,
+        help="a folder with AudioCaps' official train.csv, val.csv, test.csv, to test against",
+    )
 
 
 @pytest.fixture(scope="session")

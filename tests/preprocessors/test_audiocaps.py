@@ -4,7 +4,6 @@ import pytest
 
 from preprocessors.audiocaps import read_audiocaps, stems_of
 from preprocessors.folder import SoundFolder
-from tests.sounds import ROOT
 from utils.errors import UserError
 
 HEADER = "audiocap_id,youtube_id,start_time,caption\n"
@@ -90,10 +89,10 @@ def test_faults_of_the_files(tmp_path):
         read(tmp_path, val=VALID, valid=VALID)
 
 
-def test_the_official_files():
-    folder = ROOT.parent / "shared/data/audiocaps"
-    if not folder.is_dir():
-        pytest.skip(f"the official AudioCaps CSVs are not at {folder}")
+def test_the_official_files(pytestconfig):
+    folder = pytestconfig.getoption("audiocaps")
+    if folder is None:
+        pytest.skip("needs the official AudioCaps CSVs: --audiocaps FOLDER")
     source = read_audiocaps(SoundFolder(folder), "AudioCaps")
     rows = Counter(split for split, _ in source.records)
     clips = Counter(split for split, _ in {(s, record["Uid"]) for s, record in source.records})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ class Numbering:
             path = self.folder / f"{self._next:04d}.wav"
             self._next += 1
             try:
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                path.touch(exist_ok=False)
             except FileExistsError:
                 continue
             return path

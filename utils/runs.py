@@ -50,7 +50,8 @@ def claim(folder: Path) -> None:
 
     Raises UserError where another training is at work in it.
     """
-    handle = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT)  # the lock lives as long as this
+    # The lock lives as long as this.
+    handle = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o666)
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -67,6 +67,13 @@ def test_a_sentence_becomes_wav_picture_and_receipt(infer, tmp_path):
     assert receipt["num_steps"] == 2
 
 
+def test_sounds_are_plain_files(infer, tmp_path):
+    infer("--text", "a dog")
+    modes = {path.suffix: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "plain").touch()
+    assert set(modes.values()) == {(tmp_path / "plain").stat().st_mode & 0o777}
+
+
 def test_a_receipt_makes_the_same_sound_again_in_another_batch(infer, tmp_path):
     (tmp_path / "prompts.txt").write_text("\ufeffa dog\n\n  rain and wind and a bell \n", "utf-8")
     options = ["--guidance_scale=2.5", "--sampler=unipc", "--negative_text=wind", "--duration=0.2"]

@@ -182,6 +182,18 @@ class InferenceConfig:
     demo_prompts: list[str] = key()
 
 
+def fault_of_steps(sampler: str, num_steps: int, timesteps: int) -> str | None:
+    """The rule that so many steps of a sampler break on a schedule of `timesteps`, or None."""
+    if num_steps > timesteps:
+        return f"must be at most {timesteps}, as trained"
+    # diffusers' steps of pndm are whole timesteps: rounded off often enough, they leave noise.
+    if sampler == "pndm" and num_steps > timesteps // 10 and timesteps % num_steps:
+        return (
+            f"must be at most {timesteps // 10}, or divide {timesteps}, where the sampler is pndm"
+        )
+    return None
+
+
 STAGE_KEYS = {
     "AutoencoderKL": ("autoencoderkl", "loss"),
     "AudioLDM": ("text_encoder", "audioldm", "noise_scheduler", "caption_dropout"),
@@ -231,6 +243,10 @@ class Config:
         if self.model_type == "AudioLDM":
             if self.inference is None:
                 raise ConfigError("inference is needed by a config of model_type AudioLDM")
+            steps = self.inference.num_steps
+            schedule = self.model.noise_scheduler.num_train_timesteps
+            if fault := fault_of_steps(self.inference.sampler, steps, schedule):
+                raise ConfigError(f"inference.num_steps {steps} {fault}")
             text, unet = self.model.text_encoder, self.model.audioldm
             if text.learns and text.small.d_model != unet.context_dim:
                 raise ConfigError(

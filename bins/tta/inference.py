@@ -133,6 +133,8 @@ def generate(arguments: argparse.Namespace, prompts: list[str]) -> None:
 
 def sampling_settings(arguments: argparse.Namespace, config) -> dict:
     """What a receipt holds besides text and seed: the command line's word, else the config's."""
+    from utils.config import fault_of_steps
+
     defaults, mel = config.inference, config.preprocess.mel
     chosen = {
         name: getattr(defaults, name)
@@ -140,9 +142,9 @@ def sampling_settings(arguments: argparse.Namespace, config) -> dict:
         else getattr(arguments, name)
         for name in ("sampler", "num_steps", "guidance_scale", "vocoder")
     }
-    most = config.model.noise_scheduler.num_train_timesteps
-    if chosen["num_steps"] > most:
-        raise UserError(f"--num_steps {chosen['num_steps']} must be at most {most}, as trained")
+    steps, schedule = chosen["num_steps"], config.model.noise_scheduler.num_train_timesteps
+    if fault := fault_of_steps(chosen["sampler"], steps, schedule):
+        raise UserError(f"--num_steps {steps} {fault}")
     frames = config.preprocess.segment_frames
     duration = arguments.duration or frames / mel.frames_per_second
     if arguments.duration:

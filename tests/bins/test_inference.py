@@ -147,6 +147,10 @@ def test_text_beyond_the_encoder_s_length_is_cut_with_a_warning(infer, capsys):
         (["--text", "a", "--num_steps", "0"], "--num_steps 0 must be at least 1"),
         (["--text", "a", "--num_steps", "-3"], "--num_steps -3 must be at least 1"),
         (["--text", "a", "--num_steps", "1001"], "--num_steps 1001 must be at most 1000"),
+        (
+            ["--text", "a", "--sampler=pndm", "--num_steps=350"],
+            "--num_steps 350 must be at most 100",
+        ),
         (["--text", "a", "--num_steps", "x"], "argument --num_steps: invalid int value: 'x'"),
         (["--text", "a", "--duration", "0"], "--duration 0.0 must be more than 0"),
         (["--text", "a", "--duration", "-1"], "--duration -1.0 must be more than 0"),

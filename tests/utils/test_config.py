@@ -141,6 +141,7 @@ def test_settings_that_do_not_go_together(tmp_path):
         (stage_2, "inference=null", "inference is needed by a config of model_type AudioLDM"),
         (stage_2, "inference.guidance_scale=0.5", "inference.guidance_scale: 0.5 must be >= 1"),
         (stage_2, "inference.num_steps=0", "inference.num_steps: 0 must be >= 1"),
+        (stage_2, "inference.num_steps=1001", "inference.num_steps 1001 must be at most 1000"),
     ]:
         with pytest.raises(ConfigError) as caught:
             load_config(path, [override])

@@ -136,9 +136,6 @@ def cores() -> int:
 
 def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    names = (
-        [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        if (info.exists())
-        else []
-    )
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line for line in lines if line.startswith("model name")]
     return names[0].partition(": ")[2] if names else platform.processor() or platform.machine()

@@ -18,7 +18,6 @@ from models.tta.ldm.unet import UNet
 from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.config import Config, NoiseSchedulerConfig
 from utils.device import graphed, memory_format, precision
-from utils.errors import UserError
 from utils.runs import read_config
 
 if TYPE_CHECKING:  # an import of seconds, for those who sample alone
@@ -163,15 +162,7 @@ def start_sampler(scheduler: SchedulerMixin, num_steps: int) -> None:
     """Sets a sampler of diffusers to its first of `num_steps` steps.
 
     Two neighbours among many steps can round to one timestep, so a step is not to be found by it.
-    Raises UserError where pndm, whose steps are whole timesteps, would end far from the last one.
     """
-    steps = scheduler.config.num_train_timesteps
-    whole = type(scheduler).__name__ == "PNDMScheduler"
-    if whole and num_steps > steps // 10 and steps % num_steps:
-        raise UserError(
-            f"--num_steps {num_steps} with --sampler pndm must be at most {steps // 10}, or divide"
-            f" {steps}"
-        )
     scheduler.set_timesteps(num_steps)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)

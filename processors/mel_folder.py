@@ -25,16 +25,10 @@ from processors.clips import Clip, Outcome, Task
 from processors.mel import settings_differ, settings_path, write_mel_settings
 from utils.config import MelConfig
 from utils.errors import UserError
+from utils.memory import keep_memory
 
 CHUNK_CLIPS, CHUNK_BYTES = 16, 4 << 20  # one task of a worker holds at most so much
 INDEX_FILE = "index.jsonl"
-WORKER_ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",  # numpy's own threads would spin on the cores of other workers
-    # glibc (mallopt(3)): what a clip's arrays took is kept for the next clip's. Asking for it anew,
-    # page by page, is a fifth of the time.
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-}
 LINE_KEYS = {field.name for field in dataclasses.fields(Outcome)} | {"made_from"}
 
 
@@ -155,8 +149,6 @@ def _outcome(line: dict) -> Outcome:
 def _run_tasks(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Outcome]]:
     # spawn: fresh interpreters, which import neither torch nor librosa. One worker is a process as
     # well, so that the outcome cannot depend on how many there are.
-    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
-    os.environ.update(WORKER_ENVIRONMENT)
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_start_worker)
     pending: set = set()
     try:
@@ -175,15 +167,12 @@ def _run_tasks(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Outcome
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _start_worker() -> None:
     """Ctrl-C is the parent's to handle; a parent that was killed takes its workers along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_memory()
 
     def follow_parent() -> None:
         parent_process().join()

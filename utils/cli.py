@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from utils.errors import UserError
+from utils.memory import keep_memory
 
 DISK_ERRORS = (  # that the user can put right: no room, no permission, a file for a folder, ...
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -38,6 +39,7 @@ def run_main(main: Callable[[], None]) -> None:
 
     Exit status: 0 done, 2 a UserError or a disk that is full or may not be written to, 130 Ctrl-C.
     """
+    keep_memory()
     try:
         main()
     except UserError as error:

@@ -124,11 +124,15 @@ class Decoder(nn.Module):
         self.conv_norm_out = norm.over(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.out_ch, 3, padding=1)
 
-    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+    def features(self, latent: torch.Tensor) -> torch.Tensor:
+        """What the last layer sees, [B, ch, n_mel, frames]."""
         h = self.mid_block(self.conv_in(latent))
         for block in self.up_blocks:
             h = block(h)
-        h = F.silu(self.conv_norm_out(h))
+        return F.silu(self.conv_norm_out(h))
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        h = self.features(latent)
         # In bfloat16, the quiet values of a log mel would lie 0.06 apart.
         with torch.autocast(h.device.type, enabled=False):
             return self.conv_out(h.float())
@@ -156,6 +160,14 @@ class AutoencoderKL(nn.Module):
     def last_layer(self) -> nn.Parameter:
         """The weight at which the losses' gradients are compared (Esser et al. 2021, eq. 7)."""
         return self.decoder.conv_out.weight
+
+    def compile_for_training(self) -> None:
+        """Compiles all but the last layer, whose gradients are asked for before the backward pass.
+
+        A compiled network has one backward pass, which gives all of its gradients, once.
+        """
+        self.encoder.compile()
+        self.decoder.features = torch.compile(self.decoder.features)
 
     def set_precision(self, dtype: torch.dtype) -> None:
         """Weights in `dtype`, for inference; the last layer and the scale stay in float32."""

@@ -65,9 +65,8 @@ class AutoencoderTraining:
         self.discriminator.to(device, memory_format=memory_format(device))
         self.d_weight = self.d_weight.to(device)
         if compiles(config.train.compile, device):
-            self.vae.encoder.compile()
-            self.vae.decoder.compile()
-            self.discriminator.compile()
+            # Not the discriminator: it is asked for two of its gradients, one after the other.
+            self.vae.compile_for_training()
         self.learning = {"generator": self.objective, "discriminator": self.discriminator}
         self.optimizers = {
             name: adamw(module.parameters(), config.train.adam)

@@ -1,3 +1,6 @@
+import dataclasses
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +59,22 @@ def test_generator_and_discriminator_do_not_leak_into_each_other(task):
     assert all(gradient is None for gradient in reached)
     reached = torch.autograd.grad(d_loss, list(generator), allow_unused=True)
     assert all(gradient is None for gradient in reached)
+
+
+def test_compiled_it_learns_the_same(config, monkeypatch):
+    """As on a GPU but for the kernels: a compiled network has one backward pass, which runs once."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    for step in (1, 5):  # without the discriminator, and with it
+        found = []
+        for setting in ("off", "on"):
+            train = dataclasses.replace(config.train, compile=setting)
+            changed = dataclasses.replace(config, train=train)
+            torch.manual_seed(0)
+            task = make_task(changed, make_accelerator(changed), None)
+            task.load_data(cached=True)
+            task.d_weight = torch.tensor(0.5)
+            found.append((gradients(task, step), [p.grad for p in task.objective.parameters()]))
+        torch.testing.assert_close(found[1], found[0])
 
 
 def test_adversarial_weight_balances_the_gradients_of_the_batch_before(task):
@@ -125,8 +144,6 @@ def test_what_is_written_is_what_stage_2_loads(task, tmp_path):
 
 
 def test_fine_tuning_starts_from_weights_and_refuses_another_mel(config, task, tmp_path):
-    import dataclasses
-
     from utils.checkpoint import write_json
 
     task.write(tmp_path)

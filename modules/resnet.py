@@ -1,7 +1,7 @@
 """Residual blocks and changes of resolution, shared by the autoencoder and the U-Net.
 
-Parameters carry the names that diffusers gives them, so that weights are interchangeable. Every
-module keeps the memory format of its input: give channels_last, get channels_last.
+Parameters carry the names that diffusers gives them, so that weights are interchangeable. With
+weights and input in channels_last, every module gives channels_last.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest neighbour to a given size, then a 3x3 convolution."""
+    """Nearest neighbour to twice the size, or one less, then a 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -83,4 +83,8 @@ class Upsample(nn.Module):
 
     def forward(self, x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """x [B, C, h, w] -> [B, C, *size]; after odd sizes, the skip's size is not 2h x 2w."""
-        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+        # Not F.interpolate: its backward pass is compiled (torch 2.13) to an indexed sum, which may
+        # come after what reads it, and then the gradient is 0; a test has the case.
+        x = torch.stack([x, x], dim=4).flatten(3)
+        x = torch.stack([x, x], dim=3).flatten(2, 3)
+        return self.conv(x[:, :, : size[0], : size[1]])

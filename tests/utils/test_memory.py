@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-import tiny
+
+from tests import tiny
 
 SIZE = 64 << 20
 FAULTS = f"""

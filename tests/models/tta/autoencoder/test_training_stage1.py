@@ -62,7 +62,7 @@ def test_generator_and_discriminator_do_not_leak_into_each_other(task):
 
 
 def test_compiled_it_learns_the_same(config, monkeypatch):
-    """As on a GPU but for the kernels: a compiled network has one backward pass, which runs once."""
+    """As on a GPU but for the kernels: a compiled network's backward pass runs once."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     for step in (1, 5):  # without the discriminator, and with it
         found = []

@@ -1,0 +1,45 @@
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modules.resnet import Norm, ResnetBlock, Upsample
+
+
+@pytest.mark.parametrize("size", [(6, 10), (5, 10), (6, 9), (5, 9)])
+def test_upsampling_is_to_the_nearest_neighbour(size):
+    upsample = Upsample(4)
+    x = torch.randn(2, 4, 3, 5)
+    expected = upsample.conv(F.interpolate(x, size=size, mode="nearest"))
+    assert torch.equal(upsample(x, size), expected)
+
+
+class UpBlock(nn.Module):
+    """What a network has around an upsampling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = ResnetBlock(16, 16, Norm(4, 1e-6))
+        self.upsample = Upsample(16)
+        self.after = ResnetBlock(16, 8, Norm(4, 1e-6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.after(self.upsample(self.before(x), (2 * x.shape[2], 2 * x.shape[3] - 1)))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_in_bf16_its_gradients_are_those_of_float32():
+    torch.manual_seed(0)
+    block, x = UpBlock(), torch.randn(2, 16, 6, 8, requires_grad=True)
+    weights = [x, *block.parameters()]
+
+    def gradients(network, bf16: bool) -> tuple[torch.Tensor, ...]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            out = network(x)
+        return torch.autograd.grad(out.float().square().mean(), weights)
+
+    compiled = gradients(torch.compile(block), True)
+    for found, expected in zip(compiled, gradients(block, False), strict=True):
+        assert (found - expected).norm() < 0.1 * expected.norm()

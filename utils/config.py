@@ -154,7 +154,7 @@ class TrainConfig:
     grad_clip: float = key(above=0)
     ema_decay: float = key(low=0, below=1)
     mixed_precision: str = key(choices=("auto", "no", "bf16"))
-    compile: str = key(choices=("auto", "on", "off"))
+    compile: bool = key()
     gradient_checkpointing: bool = key()
     init_from: str | None = key()
     num_workers: int = key(low=0)

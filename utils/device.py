@@ -25,9 +25,9 @@ def precision(setting: str, device: torch.device) -> str:
     return "no"
 
 
-def compiles(setting: str, device: torch.device) -> bool:
-    """Whether `train.compile` asks for torch.compile: "auto" does on a GPU."""
-    return setting == "on" or (setting == "auto" and device.type == "cuda")
+def compiles(setting: bool, device: torch.device) -> bool:
+    """Whether to compile what `train.compile` allows to: on a GPU."""
+    return setting and device.type == "cuda"
 
 
 def synchronise(device: torch.device) -> None:

@@ -6,6 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from modules.resnet import Norm, ResnetBlock, Upsample
+from utils.device import memory_format
+
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+GPU = pytest.param("cuda", marks=NEEDS_GPU)
 
 
 @pytest.mark.parametrize("size", [(6, 10), (5, 10), (6, 9), (5, 9)])
@@ -29,14 +34,15 @@ class UpBlock(nn.Module):
         return self.after(self.upsample(self.before(x), (2 * x.shape[2], 2 * x.shape[3] - 1)))
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_in_bf16_its_gradients_are_those_of_float32():
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=NEEDS_COMPILER), GPU])
+def test_compiled_in_bf16_its_gradients_are_those_of_float32(device):
     torch.manual_seed(0)
-    block, x = UpBlock(), torch.randn(2, 16, 6, 8, requires_grad=True)
+    where = {"device": device, "memory_format": memory_format(torch.device(device))}
+    block, x = UpBlock().to(**where), torch.randn(2, 16, 6, 8).to(**where).requires_grad_()
     weights = [x, *block.parameters()]
 
     def gradients(network, bf16: bool) -> tuple[torch.Tensor, ...]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             out = network(x)
         return torch.autograd.grad(out.float().square().mean(), weights)
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+TURNS = 10
+
 
 class EMA:
     """Exponential moving average of parameters, in float32 whatever their own precision.
+
+    Each step averages a tenth of them, in turn: all of them would move as many bytes as half an
+    optimizer step, and over the 1 / (1 - decay) steps of the average, every tenth is as good.
 
     Args:
         parameters: those to average, in an order that every later call repeats.
@@ -26,16 +32,23 @@ class EMA:
             parameter.detach().to(torch.float32, copy=True, memory_format=torch.preserve_format)
             for parameter in parameters
         ]
+        self.turns = even_shares([average.numel() for average in self.shadow], TURNS)
 
     @torch.no_grad()
     def update(self, parameters: Iterable[nn.Parameter], step: int) -> None:
-        """shadow <- d shadow + (1 - d) parameter, where d = min(decay, (1 + step) / (10 + step)).
+        """shadow <- D shadow + (1 - D) parameter, for those whose turn it is at `step`.
 
-        The second term lets the average leave the random start behind within the first steps.
+        D is the product of d = min(decay, (1 + s) / (10 + s)) over the steps s since their last
+        turn. The second term lets the average leave the random start behind within the first steps.
         """
-        decay = min(self.decay, (1 + step) / (10 + step))
-        current = [parameter.detach().float() for parameter in parameters]
-        torch._foreach_lerp_(self.shadow, current, 1.0 - decay)
+        turn = self.turns[step % TURNS]
+        if not turn:
+            return
+        since = range(max(0, step - TURNS + 1), step + 1)
+        kept = math.prod(min(self.decay, (1 + s) / (10 + s)) for s in since)
+        parameters = list(parameters)
+        current = [parameters[number].detach().float() for number in turn]
+        torch._foreach_lerp_([self.shadow[number] for number in turn], current, 1.0 - kept)
 
     @contextmanager
     def swapped(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
@@ -47,3 +60,14 @@ class EMA:
             yield
         finally:
             torch._foreach_copy_(current, kept)
+
+
+def even_shares(sizes: list[int], count: int) -> list[list[int]]:
+    """Numbers of `sizes` in `count` shares whose sums differ little: the largest come first."""
+    shares: list[list[int]] = [[] for _ in range(count)]
+    sums = [0] * count
+    for number in sorted(range(len(sizes)), key=lambda n: -sizes[n]):
+        smallest = sums.index(min(sums))
+        shares[smallest].append(number)
+        sums[smallest] += sizes[number]
+    return shares

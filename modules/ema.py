@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-TURNS = 10
+TURNS = 10  # steps until every average has been renewed
 
 
 class EMA:

@@ -65,7 +65,8 @@ class AutoencoderTraining:
         self.discriminator.to(device, memory_format=memory_format(device))
         self.d_weight = self.d_weight.to(device)
         if compiles(config.train.compile, device):
-            # Not the discriminator: it is asked for two of its gradients, one after the other.
+            # Not the discriminator: it is asked for its input's gradient, then its weights', and a
+            # compiled backward pass makes both each time.
             self.vae.compile_for_training()
         self.learning = {"generator": self.objective, "discriminator": self.discriminator}
         self.optimizers = {

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from utils.config import AdamConfig, TrainConfig
+from config.schema import AdamConfig, TrainConfig
 
 
 def adamw(parameters: Iterable[nn.Parameter], adam: AdamConfig) -> torch.optim.AdamW:

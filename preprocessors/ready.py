@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from config.schema import Config
 from preprocessors.audiocaps import stems_of
 from preprocessors.folder import SoundFolder
 from processors.metadata import SPLITS, dataset_dir, read_records, split_path
-from utils.config import Config
 from utils.errors import UserError
 
 REPORT_FILE = "preprocess_report.json"

@@ -7,12 +7,12 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from config.schema import MelConfig
 from preprocessors.ready import REPORT_FILE
 from preprocessors.source import Source
 from preprocessors.splits import Leak, same_sounds
 from processors.clips import Outcome
 from processors.metadata import write_text
-from utils.config import MelConfig
 
 
 def build_report(

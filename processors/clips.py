@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from config.schema import MelConfig
 from processors.mel import mel_of_wav, shortest_wav
 from utils.audio import AudioError, read_sound
-from utils.config import MelConfig
 from utils.errors import UserError
 
 SILENT_PEAK = 1e-4  # -80 dB: nothing below it is heard

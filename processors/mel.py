@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import MelConfig
+from config.schema import MelConfig
 from utils.errors import UserError
 
 MEL_FLOOR = 1e-5

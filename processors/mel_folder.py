@@ -21,9 +21,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
+from config.schema import MelConfig
 from processors.clips import Clip, Outcome, Task
 from processors.mel import settings_differ, settings_path, write_mel_settings
-from utils.config import MelConfig
 from utils.errors import UserError
 from utils.memory import keep_memory
 

@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path, PurePosixPath
 
-from utils.config import Config
+from config.schema import Config
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from config.load import load_config
+from config.schema import Config
 from utils.audio import write_wav
-from utils.config import Config, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16000

@@ -8,7 +8,8 @@ import pytest
 
 from tests.tiny import ROOT
 
-FOLDERS = ("bins", "egs", "models", "modules", "preprocessors", "processors", "tests", "utils")
+FLOORS = ("bins", "models", "preprocessors", "processors", "modules", "config", "utils")
+FOLDERS = ("egs", "tests", *FLOORS)
 FILES = [
     path
     for folder in FOLDERS

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from config.load import config_from_dict
+from config.schema import Config, MelConfig
+from config.typed_json import merge, read_chain
 from processors.mel import write_mel_settings
-from utils.config import Config, MelConfig, config_from_dict
-from utils.typed_json import merge, read_chain
 
 ROOT = Path(__file__).resolve().parent.parent
 MEL = MelConfig(4000, 64, 64, 32, 16, 0.0, 2000.0)

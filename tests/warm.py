@@ -18,8 +18,8 @@ from tests.tiny import ROOT
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
-        "utils.run",
-        "utils.rehearsal",
+        "models.base.run",
+        "models.base.dry_run",
         "models.tta.autoencoder.training",
         "models.tta.ldm.training",
         "bins.tta.train",

@@ -28,7 +28,7 @@ from utils.errors import UserError
 if TYPE_CHECKING:  # heavy, and --help is at once
     import torch
 
-    from utils.benchmark.measure import Part
+    from bins.benchmark.measure import Part
 
 PARTS = ("preprocess", "autoencoderkl", "audioldm", "inference")
 # In float32, what a step of stage 1 keeps for its backward pass is 2 GiB a clip.
@@ -43,7 +43,7 @@ def main() -> None:
 
     import torch
 
-    from utils.benchmark.measure import machine
+    from bins.benchmark.measure import machine
     from utils.device import best_device
 
     torch.set_float32_matmul_precision("high")  # as in training: "plain" is TF32 on a GPU
@@ -91,9 +91,9 @@ def parse() -> argparse.Namespace:
 
 def measure(name: str, arguments: argparse.Namespace, root: Path, device: torch.device) -> Part:
     """One part's figures."""
+    from bins.benchmark import audioldm, autoencoderkl, inference, preprocess
+    from bins.benchmark.measure import cores
     from bins.tta.train import loop
-    from utils.benchmark import audioldm, autoencoderkl, inference, preprocess
-    from utils.benchmark.measure import cores
 
     file = f"exp_config_latent_{arguments.latent}.json".replace("_latent_4_10_78", "")
     vae_config, config = f"egs/tta/autoencoderkl/{file}", f"egs/tta/audioldm/{file}"

@@ -94,7 +94,7 @@ def import_weights(arguments: argparse.Namespace) -> None:
     found = read_files(arguments)
     if arguments.vae is not None:
         from models.tta.autoencoder.saved import load_vae
-        from utils.runs import find_weights
+        from utils.run_folder import find_weights
 
         folder = find_weights(arguments.vae, "", "AutoencoderKL")
         saved = load_vae(folder)
@@ -112,7 +112,7 @@ def import_weights(arguments: argparse.Namespace) -> None:
 
 def read_files(arguments: argparse.Namespace):
     """The parts that the files hold."""
-    from utils.config import load_config
+    from config.load import load_config
     from utils.hub import SAFE, model_folder
 
     with_audioldm = arguments.format in ("diffusers", "audioldm")
@@ -147,9 +147,9 @@ def export_model(arguments: argparse.Namespace) -> None:
     from models.tta.convert.model_card import model_card
     from models.tta.convert.to_diffusers import export
     from models.tta.ldm.pipeline import read_pipeline
-    from models.vocoder import load_vocoder
+    from models.vocoders.load import load_vocoder
     from utils.hub import push
-    from utils.runs import find_weights
+    from utils.run_folder import find_weights
 
     folder = find_weights(arguments.checkpoint_path, arguments.log_dir, "AudioLDM")
     pipeline = read_pipeline(folder)

@@ -87,12 +87,12 @@ def generate(arguments: argparse.Namespace, prompts: list[str]) -> None:
     """Makes every sound and writes it; sound k has the seed `--seed` + k."""
     from tqdm import tqdm
 
+    from models.tta.ldm.outputs import Numbering
     from models.tta.ldm.pipeline import load_pipeline
-    from models.vocoder import load_vocoder
+    from models.vocoders.load import load_vocoder
     from utils.checkpoint import file_hash
     from utils.device import best_device
-    from utils.outputs import Numbering
-    from utils.runs import find_weights
+    from utils.run_folder import find_weights
 
     folder = find_weights(arguments.checkpoint_path, arguments.log_dir, "AudioLDM")
     device = best_device(arguments.device)
@@ -133,7 +133,7 @@ def generate(arguments: argparse.Namespace, prompts: list[str]) -> None:
 
 def sampling_settings(arguments: argparse.Namespace, config) -> dict:
     """What a receipt holds besides text and seed: the command line's word, else the config's."""
-    from utils.config import fault_of_steps
+    from config.schema import fault_of_steps
 
     defaults, mel = config.inference, config.preprocess.mel
     chosen = {

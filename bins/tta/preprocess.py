@@ -17,6 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from config.load import load_config
+from config.schema import Config
 from preprocessors.audiocaps import csv_files, read_audiocaps
 from preprocessors.folder import SoundFolder
 from preprocessors.own_sounds import CAPTIONS_FILE, read_own_sounds
@@ -34,7 +36,6 @@ from processors.clips import Clip
 from processors.mel_folder import MelFolder
 from processors.metadata import dataset_dir, metadata_text, split_path, write_text
 from utils.cli import add_config_arguments, parse_arguments, run_main
-from utils.config import Config, load_config
 from utils.errors import UserError
 from utils.ranks import Ranks, find_ranks
 
@@ -102,7 +103,7 @@ def preprocess(config: Config, dataset: str, num_workers: int, ranks: Ranks) -> 
 
 def try_vocoder(config: Config, dataset: str, name: str) -> None:
     """Prints how well clips of a data set come back from their mels, and writes them to hear."""
-    from processors.vocoder_check import check_vocoder
+    from models.vocoders.check import check_vocoder
 
     folder = open_folder(config, dataset)
     ready = read_ready(config, dataset)

@@ -18,8 +18,8 @@ from utils.cli import run_main
 from utils.errors import UserError
 
 if TYPE_CHECKING:  # heavy, and --help is at once
-    from models.tta.recognition import Classifier
-    from utils.config import Config
+    from config.schema import Config
+    from models.tta.evaluation.recognition import Classifier
 
 FOLDER = Path("quickstart")
 CONFIG = "egs/tta/quickstart/autoencoderkl.json"
@@ -40,8 +40,8 @@ def main() -> None:
 
 def make_data() -> None:
     """quickstart/data/Demo/{wav/,captions.csv} and quickstart/prompts.txt; not made twice."""
+    from config.load import load_config
     from preprocessors.demo import demo_prompts, make_demo
-    from utils.config import load_config
 
     folder = FOLDER / "data" / "Demo"
     if not (folder / "captions.csv").exists():  # written last
@@ -52,12 +52,12 @@ def make_data() -> None:
 
 def make_page() -> None:
     """Has a classifier, trained on the real clips alone, hear the sounds; writes the page."""
+    from config.load import load_config
+    from models.tta.evaluation.page import PageClip, write_page
     from preprocessors.demo import demo_prompts
     from processors.mel import mel_of_wav
     from processors.metadata import load_split
     from utils.audio import read_wav
-    from utils.config import load_config
-    from utils.page import PageClip, write_page
 
     config = load_config(CONFIG)
     mel = config.preprocess.mel
@@ -98,7 +98,7 @@ def classifier(config: Config) -> Classifier:
     """Trained on the real clips of the training set."""
     import numpy as np
 
-    from models.tta.recognition import train_classifier
+    from models.tta.evaluation.recognition import train_classifier
     from processors.metadata import load_split, mel_path
 
     # A clip of two events is of no one kind.
@@ -113,12 +113,12 @@ def compare_samplers() -> None:
 
     import torch
 
+    from config.load import load_config
     from models.tta.ldm.pipeline import load_pipeline
-    from models.vocoder import load_vocoder
+    from models.vocoders.load import load_vocoder
     from preprocessors.demo import demo_prompts
     from processors.mel import mel_of_wav
-    from utils.config import load_config
-    from utils.runs import find_weights
+    from utils.run_folder import find_weights
 
     config, prompts = load_config(CONFIG), demo_prompts(SEED)
     folder = find_weights(None, config.log_dir, "AudioLDM")

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from utils.cli import add_config_arguments, parse_arguments, run_main
 
 if TYPE_CHECKING:  # heavy, and --help is at once
-    from utils.config import Config
-    from utils.rehearsal import Rehearsal
-    from utils.run import Run
+    from config.schema import Config
+    from models.base.dry_run import Rehearsal
+    from models.base.run import Run
 
 
 def main() -> None:
@@ -31,8 +31,8 @@ def main() -> None:
     )
     arguments = parse_arguments(parser)
 
-    from utils.config import load_config
-    from utils.runs import finished_at, run_folder
+    from config.load import load_config
+    from utils.run_folder import finished_at, run_folder
 
     config = load_config(arguments.config, arguments.overrides)
     exp_name = arguments.exp_name
@@ -55,8 +55,8 @@ def default_name(config: str) -> str:
 
 def train(config: Config, exp_name: str, dry_run: bool) -> None:
     """Trains `config` in <log_dir>/<exp_name> up to max_steps, from where it was left."""
-    from utils.rehearsal import Rehearsal
-    from utils.run import Run
+    from models.base.dry_run import Rehearsal
+    from models.base.run import Run
 
     run = Rehearsal(config) if dry_run else Run(config, exp_name)
     if run.step == 0 and config.train.init_from and not dry_run:
@@ -69,7 +69,7 @@ def loop(run: Run | Rehearsal) -> None:
     """Learns from where `run` is up to its last step.
 
     It knows a model by the few methods that models/tta/autoencoder/training.py and
-    models/tta/ldm/training.py share, and the rest by utils/run.py.
+    models/tta/ldm/training.py share, and the rest by models/base/run.py.
     """
     import torch
 

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from bins.tta import convert, inference
 from models.tta.ldm.pipeline import load_pipeline
 from models.tta.ldm.text_encoder import TextEncoder
-from models.vocoder import load_vocoder
+from models.vocoders.load import load_vocoder
 from processors.dataset import read_segment
 from tests import tiny
 from tests.models.tta.convert.ldm_style import (

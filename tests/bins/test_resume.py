@@ -126,7 +126,7 @@ def test_after_the_end_it_says_so_at_once(place):
         f"{place}/runs/alone2: finished at step 8; a larger train.max_steps lets it go on\n"
     )
     imported = [line.rpartition("|")[2].strip() for line in again.stderr.splitlines()]
-    assert "utils.runs" in imported
+    assert "utils.run_folder" in imported
     assert "torch" not in imported  # which takes seconds
 
 

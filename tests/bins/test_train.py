@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from bins.tta.train import default_name
+from config.load import load_config
 from tests import warm
 from tests.compare import scalars
 from utils.checkpoint import read_json
-from utils.config import load_config
 
 
 def tree(root: Path) -> dict[str, tuple]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from config.schema import AdamConfig
 from modules.optimizer import adamw, gradient_norm, update
-from utils.config import AdamConfig
 
 ADAM = AdamConfig(1e-2, [0.9, 0.999], 1e-8, 1e-2)
 

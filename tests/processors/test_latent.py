@@ -5,11 +5,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from config.model_schema import AutoencoderKLConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from processors import latent
 from processors.dataset import read_segment
 from processors.latent import build_latent_cache, window_starts
-from utils.config import AutoencoderKLConfig
 
 SEGMENT = 8
 

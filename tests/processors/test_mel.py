@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from config.schema import MelConfig
 from processors.mel import (
     MelExtractor,
     check_mel_settings,
@@ -17,7 +18,6 @@ from processors.mel import (
     write_mel_settings,
 )
 from tests.sounds import noise
-from utils.config import MelConfig
 from utils.errors import UserError
 
 BASE = MelConfig(16000, 1024, 1024, 256, 80, 0.0, 8000.0)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from config.schema import MelConfig
 from processors.clips import Clip, Task, digest
 from processors.mel import mel_of_wav, read_mel_settings, write_mel_settings
 from processors.mel_folder import MelFolder
 from tests.sounds import RATE, ROOT, make_mels_in_process, noise, write_sound
 from utils.audio import read_wav, write_wav
-from utils.config import MelConfig
 from utils.errors import UserError
 
 MEL = MelConfig(RATE, 1024, 1024, 256, 80, 0.0, 8000.0)

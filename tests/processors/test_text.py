@@ -3,10 +3,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from config.model_schema import SmallT5Config
 from models.tta.ldm.text_encoder import TextEncoder
 from processors import text
 from processors.text import build_text_cache, padded_length
-from utils.config import SmallT5Config
 
 CAPTIONS = ["a dog barks", "rain falls on a roof and a bird sings", "a dog barks", "wind"]
 

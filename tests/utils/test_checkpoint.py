@@ -234,5 +234,5 @@ def test_json_is_written_whole(tmp_path):
 
 
 def test_finding_checkpoints_needs_no_torch():
-    code = "import sys, utils.checkpoint, utils.runs; sys.exit('torch' in sys.modules)"
+    code = "import sys, utils.checkpoint, utils.run_folder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tiny.ROOT).returncode == 0

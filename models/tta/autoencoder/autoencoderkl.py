@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from config.model_schema import AutoencoderKLConfig
 from modules.attention import MapAttention
 from modules.distributions import DiagonalGaussian
 from modules.resnet import Downsample, Norm, ResnetBlock, Upsample
-from utils.config import AutoencoderKLConfig
 
 EPS = 1e-6  # of every group norm here
 

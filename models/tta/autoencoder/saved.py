@@ -9,6 +9,9 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.model_schema import AutoencoderKLConfig
+from config.schema import MelConfig
+from config.typed_json import Origins, build
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from utils.checkpoint import (
     file_hash,
@@ -18,9 +21,7 @@ from utils.checkpoint import (
     save_tensors,
     write_json,
 )
-from utils.config import AutoencoderKLConfig, MelConfig
 from utils.errors import UserError
-from utils.typed_json import Origins, build
 
 
 @dataclass(frozen=True)

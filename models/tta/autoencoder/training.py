@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from config.schema import Config
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.losses import (
     AutoencoderObjective,
@@ -28,9 +29,8 @@ from processors.dataset import (
 from processors.metadata import load_split, mel_path
 from processors.stream import ClipStream, Share
 from utils.checkpoint import load_tensors, load_weights, save_tensors
-from utils.config import Config
 from utils.device import compiles, memory_format, to_device
-from utils.runs import find_weights
+from utils.run_folder import find_weights
 from utils.seeds import generator
 
 MEAN_CLIPS = 200  # that the decoder's first bias is taken from

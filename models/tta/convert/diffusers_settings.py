@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from utils.config import AutoencoderKLConfig, UNetConfig
+from config.model_schema import AutoencoderKLConfig, UNetConfig
 from utils.errors import UserError
 
 # Settings that do not change what comes out in float32.

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
+from config.schema import Config
 from models.tta.convert.imported import Imported, unet_with, vae_with, with_model
 from models.tta.convert.ldm_names import unet_tensors, vae_tensors
 from models.tta.convert.shapes import in_32_groups, unet_shape, vae_shape
 from models.tta.convert.sources import read_weights
-from utils.config import Config
 
 
 def read_amphion(files: list[Path], config: Config) -> Imported:

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from config.schema import Config
 from models.tta.convert.imported import Imported, vae_with
 from models.tta.convert.ldm_names import vae_tensors
 from models.tta.convert.shapes import in_32_groups, vae_shape
 from models.tta.convert.sources import only_file, read_weights
-from utils.config import Config
 
 STAGE = "first_stage_model."  # where a latent-diffusion checkpoint keeps its VAE
 BESIDE = ("loss.", "vocoder.")  # discriminator and vocoder, kept with the VAE there

@@ -15,18 +15,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.hifigan import HiFiGAN
+from config.model_schema import NoiseSchedulerConfig
+from config.schema import Config, InferenceConfig, MelConfig
+from config.typed_json import Origins, build
 from models.tta.convert.diffusers_settings import check_settings, unet_settings, vae_settings
 from models.tta.convert.from_audioldm import transposed
 from models.tta.convert.imported import Imported, unet_with, vae_with, with_model
 from models.tta.convert.shapes import unet_shape, vae_shape
 from models.tta.convert.sources import read_weights
 from models.tta.ldm.text_encoder import TextEncoder
+from models.vocoders.hifigan import HiFiGAN
 from processors.mel import SETTINGS_FILE
 from utils.checkpoint import read_json, save_tensors, write_json
-from utils.config import Config, InferenceConfig, MelConfig, NoiseSchedulerConfig
 from utils.errors import UserError
-from utils.typed_json import Origins, build
 
 # What attention was called in files of diffusers before 0.18.
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

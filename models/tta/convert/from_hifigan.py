@@ -6,9 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from models.hifigan import HiFiGAN
+from config.schema import Config
 from models.tta.convert.imported import Imported
-from utils.config import Config
+from models.vocoders.hifigan import HiFiGAN
 from utils.errors import UserError
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from models.hifigan import HiFiGAN
+from config.load import config_from_dict
+from config.model_schema import AutoencoderKLConfig, UNetConfig
+from config.schema import Config, MelConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import save_vae
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
+from models.vocoders.hifigan import HiFiGAN
 from utils.checkpoint import load_weights, save_tensors, whole_folder, write_json
-from utils.config import AutoencoderKLConfig, Config, MelConfig, UNetConfig, config_from_dict
 from utils.errors import UserError
 
 

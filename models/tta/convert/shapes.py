@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from utils.config import AutoencoderKLConfig, UNetConfig
+from config.model_schema import AutoencoderKLConfig, UNetConfig
 from utils.errors import UserError
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models import hifigan_v3
-from models.hifigan import HiFiGAN
-from models.tta.convert import pipeline as exported_pipeline
+from models.tta.convert import exported_pipeline
 from models.tta.convert.diffusers_settings import unet_settings, vae_settings
 from models.tta.ldm.pipeline import Pipeline, make_sampler
-from models.vocoder import Vocoder
+from models.vocoders import hifigan_v3
+from models.vocoders.hifigan import HiFiGAN
+from models.vocoders.load import Vocoder
 from processors.mel import SETTINGS_FILE
 from utils.checkpoint import whole_folder, write_json
 

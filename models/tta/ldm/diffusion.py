@@ -7,9 +7,9 @@ import dataclasses
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from config.model_schema import NoiseSchedulerConfig
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
-from utils.config import NoiseSchedulerConfig
 
 
 class NoiseSchedule(nn.Module):

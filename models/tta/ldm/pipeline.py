@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from config.model_schema import NoiseSchedulerConfig
+from config.schema import Config
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import check_mel, load_vae, save_vae
 from models.tta.ldm.diffusion import scheduler_settings
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from utils.checkpoint import load_tensors, load_weights, save_tensors
-from utils.config import Config, NoiseSchedulerConfig
 from utils.device import graphed, memory_format, precision
-from utils.runs import read_config
+from utils.run_folder import read_config
 
 if TYPE_CHECKING:  # an import of seconds, for those who sample alone
     from diffusers import SchedulerMixin

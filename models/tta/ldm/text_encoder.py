@@ -34,8 +34,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from config.model_schema import SmallT5Config
 from processors.text import padded_length
-from utils.config import SmallT5Config
 from utils.errors import UserError
 
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")  # in T5's order: their ids are 0, 1, 2

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from config.schema import Config
 from models.tta.autoencoder.saved import check_mel, load_vae
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
 from models.tta.ldm.pipeline import Pipeline
@@ -22,10 +23,9 @@ from processors.metadata import load_split, mel_path
 from processors.stream import ClipStream, Share
 from processors.text import build_text_cache
 from utils.checkpoint import load_tensors, load_weights, save_tensors
-from utils.config import Config
 from utils.device import compiles, memory_format, to_device
 from utils.errors import UserError
-from utils.runs import find_weights, read_config
+from utils.run_folder import find_weights, read_config
 from utils.seeds import generator
 
 

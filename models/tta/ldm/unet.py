@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from config.model_schema import UNetConfig
 from modules.attention import KeysValues, SpatialTransformer
 from modules.resnet import Downsample, Norm, ResnetBlock, Upsample
-from utils.config import UNetConfig
 
 EPS = 1e-5  # of the residual blocks' group norms
 TRANSFORMER_EPS = 1e-6

@@ -2,8 +2,9 @@ import diffusers
 import pytest
 import torch
 
+from config.load import load_config
+from config.model_schema import AutoencoderKLConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
-from utils.config import AutoencoderKLConfig, load_config
 
 
 def small_config(attention: bool = False) -> AutoencoderKLConfig:

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from config.model_schema import AutoencoderKLConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.losses import (
     AutoencoderObjective,
     adaptive_weight,
     hinge_discriminator_loss,
 )
-from utils.config import AutoencoderKLConfig
 
 
 @pytest.fixture(scope="module")

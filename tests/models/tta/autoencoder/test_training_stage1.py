@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from models.base.accelerator import make_accelerator, make_task
 from models.tta.autoencoder.losses import adaptive_weight
 from models.tta.autoencoder.saved import load_vae
 from models.tta.autoencoder.training import AutoencoderTraining
 from tests import tiny
-from utils.engine import make_accelerator, make_task
 from utils.errors import UserError
 
 

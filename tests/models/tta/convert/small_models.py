@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from models.hifigan import HiFiGAN
-from models.hifigan_v3 import HifiGanV3
+from config.schema import Config
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.ldm.pipeline import Pipeline
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
+from models.vocoders.hifigan import HiFiGAN
+from models.vocoders.hifigan_v3 import HifiGanV3
 from tests import tiny
 from utils.checkpoint import write_json
-from utils.config import Config
 
 VAE_SHAPE = {"ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1, "attention": True}
 

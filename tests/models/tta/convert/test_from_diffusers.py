@@ -10,7 +10,7 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from models.tta.autoencoder.saved import load_vae
 from models.tta.convert.from_diffusers import read_diffusers
-from models.vocoder import load_vocoder
+from models.vocoders.load import load_vocoder
 from tests.models.tta.convert.ldm_style import random_unet, random_vae
 from tests.models.tta.convert.small_models import randomise
 from tests.models.tta.convert.test_from_ldm_style import CLOSE, FOREIGN, assert_same_vae, turned

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from config.load import load_config
 from models.tta.autoencoder.saved import load_vae
 from models.tta.convert.from_amphion import read_amphion
 from models.tta.convert.from_audioldm import read_audioldm
@@ -15,7 +16,6 @@ from tests.models.tta.convert.ldm_style import (
     random_unet,
     random_vae,
 )
-from utils.config import load_config
 from utils.errors import UserError
 
 OWN = load_config("egs/tta/audioldm/exp_config.json")

@@ -13,7 +13,7 @@ import torch
 
 from models.tta.convert.from_diffusers import read_diffusers
 from models.tta.convert.to_diffusers import export
-from models.vocoder import load_vocoder
+from models.vocoders.load import load_vocoder
 from tests import tiny
 from tests.models.tta.convert.small_models import small_pipeline, write_vocoder
 from utils.checkpoint import load_tensors

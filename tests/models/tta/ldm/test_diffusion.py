@@ -4,8 +4,8 @@ import torch
 from diffusers.training_utils import compute_snr
 from torch import nn
 
+from config.model_schema import NoiseSchedulerConfig
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule, scheduler_settings
-from utils.config import NoiseSchedulerConfig
 
 
 def settings(prediction: str, schedule: str = "scaled_linear") -> NoiseSchedulerConfig:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from config.schema import fault_of_steps
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.ldm.diffusion import NoiseSchedule, scheduler_settings
 from models.tta.ldm.pipeline import Pipeline, load_pipeline, make_sampler, start_sampler
@@ -14,7 +15,6 @@ from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from tests import tiny
 from utils.checkpoint import write_json
-from utils.config import fault_of_steps
 from utils.errors import UserError
 
 # With the largest error at 50 steps where the data's values have a deviation of 0.5: ddim is of

@@ -12,8 +12,8 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from config.model_schema import SmallT5Config
 from models.tta.ldm.text_encoder import TextEncoder, train_tokenizer
-from utils.config import SmallT5Config
 from utils.errors import UserError
 
 CAPTIONS = [

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from models.base.accelerator import make_accelerator, make_task
 from models.tta.ldm.training import AudioLDMTraining
 from tests import tiny
-from utils.engine import make_accelerator, make_task
 from utils.seeds import generator
 
 

@@ -5,8 +5,9 @@ import diffusers
 import pytest
 import torch
 
+from config.load import load_config
+from config.model_schema import UNetConfig
 from models.tta.ldm.unet import UNet, timestep_embedding
-from utils.config import UNetConfig, load_config
 
 SMALL = UNetConfig(
     in_channels=4,

@@ -1,0 +1,72 @@
+"""Stage 1's step with its discriminator beside the same networks trained as papers' code does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from bins.benchmark.measure import Part, Ratio, alternate
+from bins.benchmark.synthetic import write_data
+from config.load import load_config
+from models.base.dry_run import Rehearsal
+
+OURS = "this recipe's step"
+PLAIN = "the same networks, plainly"
+
+
+def measure(config: str, overrides: list[str], rounds: int, root: Path, loop: Callable) -> Part:
+    """Of the model in this config; arguments as in bins/benchmark/audioldm.py."""
+    settings = load_config(config, overrides)
+    batch_size = settings.train.batch_size
+    made = write_data(root / "data", settings, clips=2 * batch_size)
+    run = Rehearsal(load_config(config, [*overrides, *made, "train.num_workers=0"]))
+    device = run.accelerator.device
+
+    def ours() -> None:
+        run.last_step = run.step + 1
+        loop(run)
+
+    lines = alternate({OURS: ours, PLAIN: plain(run)}, batch_size, rounds, device)
+    part = Part("autoencoderkl", f"{config}, batch {batch_size}, with its discriminator", lines)
+    wanted = "at least 4" if device.type == "cuda" else "at least 1.3"
+    part.ratios = [Ratio(f"{PLAIN} / {OURS}", part.seconds(PLAIN) / part.seconds(OURS), wanted)]
+    return part
+
+
+def plain(run: Rehearsal) -> Callable[[], None]:
+    """Float32; the adaptive weight by two gradients at the last layer (Esser et al. 2021, eq. 7).
+
+    As in the paper's code (taming-transformers, VQLPIPSWithDiscriminator), but the mel is
+    reconstructed once for both networks and not once for each.
+    """
+    task, loss = run.task, run.task.config.model.loss
+    of_vae, of_discriminator = (task.optimizers[name] for name in ("generator", "discriminator"))
+    mel = next(task.batches(0))["mel"].to(run.accelerator.device)
+    vae, discriminator, last = task.vae, task.discriminator, task.vae.last_layer
+
+    def step() -> None:
+        posterior = vae.encode(mel)
+        rebuilt = vae.decode(posterior.sample(torch.randn_like(posterior.mean)))
+        nll = F.l1_loss(rebuilt, mel) / task.objective.logvar.exp() + task.objective.logvar
+        adversarial = -discriminator(rebuilt).mean()
+        (of_nll,) = torch.autograd.grad(nll, last, retain_graph=True)
+        (of_gan,) = torch.autograd.grad(adversarial, last, retain_graph=True)
+        weight = (of_nll.norm() / (of_gan.norm() + 1e-4)).clamp(0, loss.max_adapt_d_weight)
+        kl = loss.kl_weight * posterior.kl().mean()
+        (nll + kl + loss.disc_weight * weight * adversarial).backward()
+        of_vae.step()
+        of_vae.zero_grad(set_to_none=True)
+        of_discriminator.zero_grad(set_to_none=True)
+        real, fake = discriminator(mel), discriminator(rebuilt.detach())
+        (0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())).backward()
+        of_discriminator.step()
+        of_discriminator.zero_grad(set_to_none=True)
+
+    def as_written() -> None:
+        with torch.compiler.set_stance("force_eager"):
+            step()
+
+    return as_written

@@ -1,0 +1,41 @@
+"""Generated sounds on disk: numbered, never overwritten, each with its picture and its receipt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from processors.mel_picture import write_mel_picture
+from utils.audio import write_wav
+
+
+class Numbering:
+    """Writes 0000.wav, 0000.png and 0000.json, 0001.wav, ...; numbers in use are left alone."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        taken = [int(path.stem) for path in folder.iterdir() if path.stem.isdecimal()]
+        self._next = max(taken, default=-1) + 1
+
+    def write(self, wav: np.ndarray, mel: np.ndarray, sample_rate: int, receipt: dict) -> Path:
+        """wav [T] in [-1, 1], mel [n_mel, frames]; returns the wav's path."""
+        path = self._claim()
+        write_mel_picture(path.with_suffix(".png"), mel)
+        text = json.dumps({"file": path.name, **receipt}, indent=2, ensure_ascii=False)
+        path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        write_wav(path, wav, sample_rate)
+        return path
+
+    def _claim(self) -> Path:
+        """The next free wav, made empty at once so that a second program takes another number."""
+        while True:
+            path = self.folder / f"{self._next:04d}.wav"
+            self._next += 1
+            try:
+                path.touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            return path

@@ -1,0 +1,219 @@
+import logging
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from config.schema import AdamConfig
+from models.base.watch import GIVE_UP_AFTER, LASTING, PATIENCE, Watch
+from modules.optimizer import adamw, update
+from tests import tiny, warm
+
+HEALTHY = {"rec_loss": 0.5, "latent_std": 1.0, "latent_nats": 0.8, "d_loss": 0.9}
+
+
+@pytest.fixture
+def warnings():
+    """What a Watch logs."""
+    log = logging.getLogger("test_watch")
+    log.propagate = False
+    seen: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())
+    log.handlers = [handler]
+    return seen
+
+
+def make_watch(patience: float = 500, memory: dict | None = None) -> Watch:
+    log = logging.getLogger("test_watch")
+    return Watch(log, lambda step: [f"a{step}", f"b{step}"], patience, memory)
+
+
+def check(watch: Watch, times: int, figures: dict, waiting: float = 0.0, step: int = 100) -> None:
+    for number in range(times):
+        watch.check(figures, step + 100 * number, waiting)
+
+
+def test_healthy_figures_give_no_warning(warnings):
+    watch = make_watch()
+    for number in range(20):
+        watch.note(number, torch.tensor(0.0))
+        watch.check({**HEALTHY, "rec_loss": 1 - 0.01 * number}, 100 * number, 0.05)
+    assert warnings == []
+    assert not watch.gave_up
+
+
+@pytest.mark.parametrize(
+    ("figures", "waiting", "said"),
+    [
+        (
+            {"latent_std": 0.003},
+            0.0,
+            "step 300: the latent has collapsed, its standard deviation is 0.003 and a value of it"
+            " tells 0.8 nats of the mel; try a smaller model.loss.kl_weight or a smaller"
+            " train.adam.lr",
+        ),
+        ({"latent_nats": 0.004}, 0.0, "tells 0.004 nats of the mel"),
+        ({"d_loss": 0.002}, 0.0, "step 300: the discriminator wins outright, d_loss is 0.002"),
+        ({}, 0.41, "step 300: 41% of the time goes into waiting for data; try a larger"),
+    ],
+)
+def test_lasting_trouble_is_named_once_with_figure_and_advice(warnings, figures, waiting, said):
+    watch = make_watch()
+    check(watch, LASTING - 1, {**HEALTHY, **figures}, waiting)
+    assert warnings == []
+    check(watch, 5, {**HEALTHY, **figures}, waiting, step=300)
+    assert len(warnings) == 1
+    assert said in warnings[0]
+
+
+def test_passing_trouble_is_not_named(warnings):
+    watch = make_watch()
+    for _ in range(5):
+        check(watch, LASTING - 1, {**HEALTHY, "d_loss": 0.0}, 0.9)
+        check(watch, 1, HEALTHY, 0.0)
+    assert warnings == []
+
+
+@pytest.mark.parametrize("name", ["loss", "rec_loss"])
+def test_loss_that_has_not_moved(warnings, name):
+    watch = make_watch(patience=PATIENCE)
+    for step in range(50, PATIENCE + 50, 50):
+        watch.check({name: 1.0}, step, 0.0)
+    assert warnings == []
+    check(watch, LASTING, {name: 0.99}, step=PATIENCE + 50)
+    assert warnings == [
+        "step 750: the loss has not moved, it was 1 at step 50 and is 0.99 now; try a larger"
+        " train.adam.lr, and look at the data"
+    ]
+
+
+def test_loss_that_moved_before_a_resume_is_remembered(warnings):
+    watch = make_watch()
+    watch.check({"loss": 1.0}, 50, 0.0)
+    resumed = make_watch(memory=watch.memory)
+    check(resumed, 10, {"loss": 0.4}, step=100_000)
+    assert warnings == []
+
+
+def test_skipped_steps_name_their_clips_and_end_the_run(warnings):
+    watch = make_watch()
+    for step, skipped in enumerate([0, 1, 1, 0, *[1] * GIVE_UP_AFTER]):
+        watch.note(step, torch.tensor(float(skipped)))
+        watch.check(HEALTHY, step + 1, 0.0)
+    assert len(warnings) == 2 + GIVE_UP_AFTER
+    assert warnings[0] == ("step 2: loss or gradient not finite, step skipped; its clips: a1, b1")
+    assert watch.gave_up
+    assert watch.advice.startswith("5 steps in a row up to step 9 had no finite loss or gradient")
+    assert "train.adam.lr" in watch.advice
+
+
+def test_skipped_steps_in_a_row_are_counted_over_a_resume(warnings):
+    watch = make_watch()
+    for step in range(GIVE_UP_AFTER - 1):
+        watch.note(step, torch.tensor(1.0))
+    watch.read_flags()
+    assert not watch.gave_up
+    resumed = make_watch(memory=watch.memory)
+    resumed.note(GIVE_UP_AFTER, torch.tensor(1.0))
+    resumed.read_flags()
+    assert resumed.gave_up
+
+
+def test_skipped_update_leaves_weights_moments_and_count_alone():
+    adam = AdamConfig(1e-2, [0.9, 0.999], 1e-8, 1e-2)
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = adamw([weight], adam)
+    weight.grad = torch.full((3,), 0.5)
+    update(optimizer, 1e-2, torch.tensor(0.8), 1.0, torch.tensor(0.0))
+    before = weight.detach().clone()
+    state = {name: value.clone() for name, value in optimizer.state[weight].items()}
+    weight.grad = torch.tensor([float("nan"), float("inf"), 1.0])
+    update(optimizer, 1e-2, torch.tensor(float("nan")), 1.0, torch.tensor(1.0))
+    assert torch.equal(weight, before)
+    assert not torch.equal(before, torch.ones(3))
+    assert {name: value.tolist() for name, value in optimizer.state[weight].items()} == {
+        name: value.tolist() for name, value in state.items()
+    }
+    assert weight.grad is None  # the next step starts afresh
+
+
+def test_watching_costs_microseconds_a_step():
+    watch = make_watch()
+    skip = torch.tensor(0.0)
+    begin = time.process_time()
+    for step in range(2000):
+        watch.note(step, skip)
+        if step % 50 == 49:
+            watch.check(HEALTHY, step, 0.0)
+    assert (time.process_time() - begin) / 2000 < 1e-4
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("watch")
+    tiny.write_data(root)
+    for stage in (1, 2):
+        tiny.write_config(root, stage, max_steps=8, save_checkpoints_steps=8)
+    return root
+
+
+def spoil(place, numbers) -> None:
+    for number in numbers:
+        path = place / "data/Tiny/mel" / f"clip {number}.npy"
+        mel = np.load(path)
+        mel[2, 3] = np.nan
+        np.save(path, mel)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_one_clip_that_is_not_finite_spoils_nothing(place, stage, tmp_path):
+    from safetensors.torch import load_file
+
+    from tests.compare import scalars
+
+    whole = place / "data/Tiny/mel"
+    kept = shutil.copytree(whole, tmp_path / "mel")
+    arguments = ["--config", place / f"stage{stage}.json", "--exp_name", f"spoilt{stage}"]
+    log, run = tmp_path / "log", place / "runs" / f"spoilt{stage}"
+    if stage == 2:
+        vae = ["--config", place / "stage1.json", "--exp_name", "vae", "train.max_steps=2"]
+        assert warm.run(log, *vae) == 0, log.read_text()
+    spoil(place, [1])
+    try:
+        assert warm.run(log, *arguments) == 0, log.read_text()
+    finally:
+        shutil.rmtree(whole)
+        kept.rename(whole)
+    said = [line for line in log.read_text().splitlines() if "step skipped" in line]
+    assert 2 <= len(said) <= 6  # about every second batch holds the clip
+    assert all("clip 1" in line for line in said)
+    for file in run.rglob("*.safetensors"):
+        for name, tensor in load_file(file).items():
+            assert tensor.isfinite().all(), f"{file}: {name}"
+    updates = load_file(run / "checkpoints/step-00000008" / optimizer_file(stage))
+    assert updates["0.step"] == 8 - len(said)
+    for points in scalars(run).values():
+        assert np.isfinite([value for _, value in points]).all()
+
+
+def optimizer_file(stage: int) -> str:
+    return "adam_generator.safetensors" if stage == 1 else "adam_unet.safetensors"
+
+
+def test_a_run_without_finite_losses_stops_saved_with_advice(place, tmp_path):
+    whole = place / "data/Tiny/mel"
+    kept = shutil.copytree(whole, tmp_path / "mel")
+    log, run = tmp_path / "log", place / "runs/hopeless"
+    spoil(place, range(8))
+    try:
+        arguments = ["--config", place / "stage1.json", "--exp_name", "hopeless"]
+        assert warm.run(log, *arguments, "train.valid_interval=100") == 2
+    finally:
+        shutil.rmtree(whole)
+        kept.rename(whole)
+    assert "error: 5 steps in a row up to step 5 had no finite loss" in log.read_text()
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000006"]
+    assert not (run / "final").exists()

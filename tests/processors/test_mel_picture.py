@@ -1,0 +1,41 @@
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+from processors.mel_picture import BRIGHTEST, MAGMA, mel_png, mel_rgb, write_mel_picture
+
+FLOOR = math.log(1e-5)
+
+
+def test_low_frequencies_are_at_the_bottom_and_time_runs_to_the_right():
+    mel = np.full((4, 6), FLOOR)
+    mel[0, 5] = BRIGHTEST  # lowest band, last frame
+    picture = mel_rgb(mel)
+    assert picture.shape == (4, 6, 3)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture[3, 5], MAGMA[-1])
+    np.testing.assert_array_equal(picture[0, 0], MAGMA[0])
+
+
+def test_louder_is_brighter():
+    ramp = mel_rgb(np.linspace(FLOOR, BRIGHTEST, 200)[None]).astype(float)[0]
+    luminance = ramp @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance) >= -1).all()
+    assert luminance[-1] > luminance[0] + 200
+
+
+def test_what_is_beyond_the_scale_or_not_finite_is_drawn_too():
+    picture = mel_rgb(np.array([[-100, 100, math.nan, math.inf, -math.inf]]))
+    np.testing.assert_array_equal(picture[0], MAGMA[[0, -1, 0, 0, 0]])
+
+
+def test_the_png_reads_back_as_the_picture(tmp_path):
+    mel = np.random.default_rng(0).uniform(FLOOR, BRIGHTEST, (80, 33)).astype(np.float32)
+    image = Image.open(io.BytesIO(mel_png(mel, zoom=2)))
+    image.load()
+    assert image.size == (66, 160)
+    np.testing.assert_array_equal(np.asarray(image)[::2, ::2], mel_rgb(mel))
+    write_mel_picture(tmp_path / "mel.png", mel)
+    assert (tmp_path / "mel.png").read_bytes() == mel_png(mel)

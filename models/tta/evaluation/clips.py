@@ -18,7 +18,7 @@ from preprocessors.audiocaps import csv_files, read_audiocaps
 from preprocessors.folder import SOUND_SUFFIXES, SoundFolder, below_wav, without_suffix
 from preprocessors.own_sounds import CAPTIONS_FILE, read_own_sounds
 from preprocessors.ready import find_sound
-from processors.metadata import dataset_dir, read_records, split_path
+from processors.metadata import SPLITS, dataset_dir, read_records, split_path
 from utils.audio import FULL_SCALE
 from utils.errors import UserError
 
@@ -134,7 +134,7 @@ def _generated(folder: Path, file: str) -> Clip:
 def read_references(
     place: str, config: Config, split: str | None
 ) -> tuple[list[Clip], str, list[str]]:
-    """The clips to compare with, the split they are of ("all" without splits), missing files.
+    """The clips to compare with, their split ("all" without splits), and what is not there.
 
     Args:
         place: a folder of sounds, with or without captions.csv or AudioCaps' CSVs; or the name of
@@ -144,6 +144,7 @@ def read_references(
     """
     if not Path(place).is_dir():
         records, files, folder = _of_dataset(place, config)
+        left_out = []
     else:
         folder = SoundFolder(place)
         if folder.path(CAPTIONS_FILE).exists():
@@ -155,6 +156,7 @@ def read_references(
                 raise UserError(f"--split {split}: {place} has no {CAPTIONS_FILE} that names any")
             return read_folder(Path(place)), "all", []
         records, files = source.records, source.files
+        left_out = [name for _, names in source.skipped.by_reason() for name in names]
     splits = {name for name, _ in records}
     split = split or next((name for name in ("test", "valid", "train") if name in splits), None)
     if split not in splits:
@@ -172,13 +174,13 @@ def read_references(
     ]
     if not clips:
         raise UserError(f"{place}: none of the sounds of its split {split!r} is there")
-    return clips, split, [uid for uid in captions if uid not in files]
+    return clips, split, [*(uid for uid in captions if uid not in files), *left_out]
 
 
-def _of_dataset(name: str, config: Config):
+def _of_dataset(name: str, config: Config) -> tuple[list, dict[str, str], SoundFolder]:
+    """Records with their split, the file of each Uid, and the folder that it is in."""
     prepared = dataset_dir(config, name)
-    known = [split for split in ("train", "valid", "test") if split_path(config, name, split)]
-    paths = {split: split_path(config, name, split) for split in known}
+    paths = {split: split_path(config, name, split) for split in SPLITS}
     paths = {split: path for split, path in paths.items() if path.is_file()}
     if not paths:
         raise UserError(

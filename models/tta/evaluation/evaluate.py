@@ -186,7 +186,7 @@ class Evaluation:
         checks = faults(generated.clips, references.clips, generated.facts, usual, pairs)
         checks |= {f"left out, {why}": names for why, names in generated.left_out.items()}
         checks |= {f"reference {why}": names for why, names in references.left_out.items()}
-        checks |= {"reference missing": list(self.missing_files)} if self.missing_files else {}
+        checks |= {"reference not there": list(self.missing_files)} if self.missing_files else {}
         kinds = kinds_of(generated.clips, references.clips, pairs)
         told = captioned(generated.clips, references.clips, pairs)
         for index, (clip, fact) in enumerate(zip(told, generated.facts, strict=True)):

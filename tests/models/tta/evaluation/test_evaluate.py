@@ -10,12 +10,13 @@ import soundfile
 import torch
 
 from bins.tta import evaluate as command
-from models.tta.evaluation.clips import Clip, pair
+from models.tta.evaluation.clips import Clip, pair, read_references
 from models.tta.evaluation.features import BACKBONES, _kept
 from models.tta.evaluation.hub_models import AST, CLAP
 from models.tta.evaluation.mn04 import MN04
 from models.tta.evaluation.protocol import PROTOCOLS, differences, find_protocol, protocol_record
 from models.tta.evaluation.report import compare
+from tests.sounds import make_config
 from utils.errors import UserError
 
 RATE = 16000
@@ -75,6 +76,7 @@ def test_the_whole_way(folders, monkeypatch, capsys):
     assert checks["too short"] == ["short"]
     assert [names for why, names in checks.items() if "not readable" in why] == [["text"]]
     assert checks["without a reference"] == ["copy", "loud", "quiet", "short"]
+    assert checks["reference not there"] == ["training.wav"]
     assert result["protocol"]["generated"] == 9
     assert result["protocol"]["references"]["number"] == 6  # not the one of the train split
     rows = result["rows"]
@@ -176,6 +178,26 @@ def test_pairs_by_name_then_by_caption():
         Clip("0003", None, ("a cat",)),
     ]
     assert pair(generated, references) == {0: 0, 1: 0, 2: 0, 3: 1}
+
+
+def test_references_are_a_prepared_data_set_or_a_folder(folders):
+    prepared = folders / "prepared" / "Sounds"
+    prepared.mkdir(parents=True)
+    records = [
+        {"Dataset": "Sounds", "Uid": uid, "Caption": f"caption of {uid}", "kind": "dog"}
+        for uid in ("r1", "r2", "gone")
+    ]
+    (prepared / "valid.json").write_text(json.dumps(records))
+    config = make_config(prepared.parent, f"dataset_path.Sounds={folders / 'real'}")
+    clips, split, missing = read_references("Sounds", config, None)
+    assert ([clip.uid for clip in clips], split, missing) == (["r1", "r2"], "valid", ["gone"])
+    assert (clips[0].path.name, clips[0].captions) == ("r1.wav", ("caption of r1",))
+    with pytest.raises(UserError, match="neither a folder nor a data set"):
+        read_references("Other", config, None)
+    with pytest.raises(UserError, match="has test$"):
+        read_references(str(folders / "real"), config, "valid")
+    plain, split, _ = read_references(str(folders / "made"), config, None)
+    assert (len(plain), split, plain[0].captions) == (6, "all", ("a dog 0",))
 
 
 def test_presets_prepare_sounds_as_their_tools_do():

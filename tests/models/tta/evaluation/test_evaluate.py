@@ -194,7 +194,7 @@ def test_references_are_a_prepared_data_set_or_a_folder(folders):
     assert (clips[0].path.name, clips[0].captions) == ("r1.wav", ("caption of r1",))
     with pytest.raises(UserError, match="neither a folder nor a data set"):
         read_references("Other", config, None)
-    with pytest.raises(UserError, match="has test$"):
+    with pytest.raises(UserError, match=r"has test$"):
         read_references(str(folders / "real"), config, "valid")
     plain, split, _ = read_references(str(folders / "made"), config, None)
     assert (len(plain), split, plain[0].captions) == (6, "all", ("a dog 0",))

@@ -135,11 +135,9 @@ def half_against_half(backbone: str, references: Features, protocol: Protocol) -
 
 
 def shuffled(row: Row) -> Row:
-    """The same sounds, each with the reference and the caption of another."""
-    draw = torch.Generator().manual_seed(0)
-    turn = 1 + int(torch.randint(max(1, len(row.heard) - 1), (1,), generator=draw))
+    """The same sounds, each with the reference and the caption of the one half the list away."""
     places = [j for _, j in row.pairs]
-    moved = places[turn % max(1, len(places)) :] + places[: turn % max(1, len(places))]
-    pairs = [(i, j) for (i, _), j in zip(row.pairs, moved, strict=True)]
-    texts = None if row.texts is None else row.texts.roll(turn, 0)
-    return Row(row.heard, pairs, (), texts, row.texts_of)
+    half = len(places) // 2
+    pairs = [(i, j) for (i, _), j in zip(row.pairs, places[half:] + places[:half], strict=True)]
+    texts = None if row.texts is None else row.texts.roll(len(row.texts) // 2, 0)
+    return Row(row.heard, pairs, texts=texts, texts_of=row.texts_of)

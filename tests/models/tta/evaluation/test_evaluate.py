@@ -11,11 +11,12 @@ import torch
 
 from bins.tta import evaluate as command
 from models.tta.evaluation.clips import Clip, pair, read_references
-from models.tta.evaluation.features import BACKBONES, _kept
+from models.tta.evaluation.features import BACKBONES, Features, _kept
 from models.tta.evaluation.hub_models import AST, CLAP
 from models.tta.evaluation.mn04 import MN04
 from models.tta.evaluation.protocol import PROTOCOLS, differences, find_protocol, protocol_record
 from models.tta.evaluation.report import compare
+from models.tta.evaluation.scores import Row, shuffled
 from tests.sounds import make_config
 from utils.errors import UserError
 
@@ -198,6 +199,15 @@ def test_references_are_a_prepared_data_set_or_a_folder(folders):
         read_references(str(folders / "real"), config, "valid")
     plain, split, _ = read_references(str(folders / "made"), config, None)
     assert (len(plain), split, plain[0].captions) == (6, "all", ("a dog 0",))
+
+
+def test_shuffled_gives_every_sound_what_belongs_to_another():
+    features = Features([torch.zeros(1, 2)] * 5, torch.zeros(5, 3))
+    texts = torch.arange(5.0)[:, None]
+    row = shuffled(Row(features, [(i, i) for i in range(5)], texts=texts, texts_of=range(5)))
+    assert sorted(j for _, j in row.pairs) == list(range(5))
+    assert all(i != j for i, j in row.pairs)
+    assert (row.texts != texts).all()
 
 
 def test_presets_prepare_sounds_as_their_tools_do():

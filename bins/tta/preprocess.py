@@ -10,7 +10,6 @@ command. Under a launcher with several processes (accelerate, torchrun) they sha
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from pathlib import Path
@@ -108,7 +107,8 @@ def try_vocoder(config: Config, dataset: str, name: str) -> None:
     folder = open_folder(config, dataset)
     ready = read_ready(config, dataset)
     clips = list_clips(folder, read_source(folder, dataset, ready), ready)
-    some = clips[:: math.ceil(len(clips) / VOCODER_CLIPS) or 1]
+    count = min(VOCODER_CLIPS, len(clips))
+    some = [clips[place * len(clips) // count] for place in range(count)]
     out = Path(config.preprocess.processed_dir) / "vocoder_check" / dataset
     sounds = [folder.path(clip.file) for clip in some]
     print(check_vocoder(name, sounds, config.preprocess.mel, out))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
+import re
+import select
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from utils.errors import UserError
 from utils.memory import keep_memory
@@ -18,7 +22,9 @@ DISK_ERRORS = (  # that the user can put right: no room, no permission, a file f
 
 def add_config_arguments(parser: argparse.ArgumentParser, default_config: str) -> None:
     """Adds `--config FILE` and the `key.path=value` overrides that may stand anywhere."""
-    parser.add_argument("--config", default=default_config, help="default: %(default)s")
+    parser.add_argument(
+        "--config", default=default_config, type=_config_path, help="default: %(default)s"
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -27,24 +33,46 @@ def add_config_arguments(parser: argparse.ArgumentParser, default_config: str) -
     )
 
 
+def _config_path(text: str) -> str:
+    """A path from the repository's root, else from the folder that a script was called in."""
+    called_in = Path(os.environ.get("ARION_CALLER_DIR", ""), text)
+    return text if Path(text).exists() or not called_in.exists() else str(called_in)
+
+
 def parse_arguments(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
 ) -> argparse.Namespace:
     """Parses options and overrides in any order; what is neither ends the program with status 2."""
-    return parser.parse_intermixed_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    return parser.parse_intermixed_args([_with_home(word) for word in words])
+
+
+def _with_home(word: str) -> str:
+    """~/x, key=~/x and --option=~/x with the home folder in place of ~.
+
+    A shell does it only where a word begins with ~.
+    """
+    name, path = re.fullmatch(r"([\w.-]+=)?(.*)", word, re.DOTALL).groups(default="")
+    return name + os.path.expanduser(path) if path == "~" or path.startswith("~/") else word
 
 
 def run_main(main: Callable[[], None]) -> None:
     """Runs an entry point; what the user can put right is one line on stderr, not a traceback.
 
-    Exit status: 0 done, 2 a UserError or a disk that is full or may not be written to, 130 Ctrl-C.
+    Exit status: 0 done, 2 a UserError or a disk that is full or may not be written to, 130 Ctrl-C,
+    141 where nobody reads the output any more, as in `... | head`.
     """
     keep_memory()
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        if not _discard_unread_output():
+            raise
+        sys.exit(141)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
@@ -53,3 +81,15 @@ def run_main(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _discard_unread_output() -> bool:
+    """Whether stdout or stderr has no reader; what is left for it then goes nowhere."""
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        if poll.poll(0):  # an error or a hang-up, which are told without asking
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            found = True
+    return found

@@ -9,7 +9,6 @@ import re
 import select
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from utils.errors import UserError
 from utils.memory import keep_memory
@@ -22,21 +21,13 @@ DISK_ERRORS = (  # that the user can put right: no room, no permission, a file f
 
 def add_config_arguments(parser: argparse.ArgumentParser, default_config: str) -> None:
     """Adds `--config FILE` and the `key.path=value` overrides that may stand anywhere."""
-    parser.add_argument(
-        "--config", default=default_config, type=_config_path, help="default: %(default)s"
-    )
+    parser.add_argument("--config", default=default_config, help="default: %(default)s")
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="key.path=value",
         help="settings that replace the config's, such as preprocess.processed_dir=/data",
     )
-
-
-def _config_path(text: str) -> str:
-    """A path from the repository's root, else from the folder that a script was called in."""
-    called_in = Path(os.environ.get("ARION_CALLER_DIR", ""), text)
-    return text if Path(text).exists() or not called_in.exists() else str(called_in)
 
 
 def parse_arguments(

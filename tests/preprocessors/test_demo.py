@@ -19,7 +19,7 @@ SHA256_OF_ALL_FILES = "379bf9dd9274147a09f39ea84dd0b8ea9928d2583e4fbce8df9d468b0
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("Demo")
-    make_demo(folder, SAMPLE_RATE, SEED)
+    make_demo(folder, demo_clips(SEED), SAMPLE_RATE, SEED)
     return folder
 
 
@@ -197,7 +197,7 @@ def test_sentences():
 
 
 def test_prompts_are_ten_for_each_kind_and_a_third_is_worded_anew(rows):
-    prompts = demo_prompts(SEED)
+    prompts = demo_prompts(demo_clips(SEED))
     assert [p["Kind"] for p in prompts] == [kind.name for kind in KINDS for _ in range(10)]
     assert len({p["prompt"] for p in prompts}) == 100
     captions = {row["caption"].lower() for row in rows if row["split"] == "train"}

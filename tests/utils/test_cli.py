@@ -31,17 +31,6 @@ def test_home_is_meant_by_a_tilde_wherever_a_path_begins(monkeypatch):
     assert (arguments.config, arguments.exp_name) == ("/home/ada", "/home/ada/x")
 
 
-def test_a_config_beside_the_shell_is_found(monkeypatch, tmp_path):
-    (tmp_path / "mine.json").touch()
-    (tmp_path / "README.md").touch()
-    assert parse("--config", "mine.json").config == "mine.json"
-    monkeypatch.setenv("ARION_CALLER_DIR", str(tmp_path))
-    monkeypatch.chdir(ROOT)
-    assert parse("--config", "mine.json").config == str(tmp_path / "mine.json")
-    assert parse("--config", "README.md").config == "README.md", "the repository's comes first"
-    assert parse("--config", "gone.json").config == "gone.json"
-
-
 @pytest.mark.parametrize("arguments", [["--unknown"], ["--exp", "x"], ["--exp_name"]])
 def test_unknown_flags_end_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:

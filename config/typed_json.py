@@ -77,7 +77,7 @@ def typed(cls: type) -> type:
         try:
             check(self, *arguments, **keywords)
         except ValidationError as error:
-            raise ConfigError(_in_words(error, cls)) from None
+            raise ConfigError("; ".join(_in_words(error, cls))) from None
 
     made.__init__ = __init__
     return made
@@ -100,7 +100,7 @@ def build(cls: type, data: object, path: tuple[str, ...], origins: Origins):
     try:
         return _checked(cls, data)
     except ValidationError as error:
-        raise ConfigError(_in_words(error, cls, path, origins)) from None
+        raise ConfigError("\n".join(_in_words(error, cls, path, origins))) from None
 
 
 def not_text(cls: type, data: dict) -> set[tuple]:
@@ -128,7 +128,6 @@ WORDS = {
     "less_than": "{input} must be < {lt:.12g}",
     "less_than_equal": "{input} must be <= {le:.12g}",
     "too_short": "{input} must have at least {min_length} item(s)",
-    "too_long": "{input} must have at most {max_length} item(s)",
     "literal_error": "{input} must be {expected}",
     "value_error": "{error}",
 }
@@ -136,7 +135,7 @@ WORDS = {
 
 def _in_words(
     error: ValidationError, cls: type, above: tuple = (), origins: Origins | None = None
-) -> str:
+) -> list[str]:
     """A line "file: key: rule" for each of the first faults; without origins, "key: rule"."""
     lines = []
     for fault in error.errors(include_url=False):
@@ -154,7 +153,7 @@ def _in_words(
             line = f"{origins((*above, *path, *key))}: {line}"
         lines.append(line)
     more = len(lines) - MOST_FAULTS
-    return "\n".join(lines[:MOST_FAULTS] + ([f"and {more} more"] if more > 0 else []))
+    return lines[:MOST_FAULTS] + ([f"and {more} more"] if more > 0 else [])
 
 
 def keys_of(cls: type) -> Iterator[tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from config.load import load_config, merge, parse_value, read_chain
+from config.load import find_config, load_config, merge, parse_value, read_chain
 from config.typed_json import ConfigError, Origins
 from tests import tiny
 
@@ -160,5 +160,6 @@ def test_a_config_is_looked_for_where_the_user_is_and_then_here(tmp_path, monkey
     assert load_config("stage2.json").log_dir == f"{tmp_path}/here/runs"
     tiny.write_config(tmp_path / "here", 1)
     assert load_config("stage1.json").log_dir == f"{tmp_path}/there/runs"
+    assert find_config("stage1.json") == tmp_path / "there" / "stage1.json"
     monkeypatch.delenv("ARION_CALLER_DIR")
     assert load_config("stage1.json").log_dir == f"{tmp_path}/here/runs"

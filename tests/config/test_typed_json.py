@@ -112,6 +112,8 @@ def test_those_made_by_code_are_checked_as_well():
         dataclasses.replace(outer(), steps=0)
     with pytest.raises(ConfigError, match="steps 7 is unlucky"):
         dataclasses.replace(outer(), steps=7)
+    with pytest.raises(ConfigError, match=r"^rate: missing, .*; kind: 'c' must be 'a' or 'b'$"):
+        Inner(kind="c")
     with pytest.raises(dataclasses.FrozenInstanceError):
         outer().steps = 4
 

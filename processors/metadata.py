@@ -126,11 +126,7 @@ def dataset_dir(config: Config, dataset: str) -> Path:
 
 def split_path(config: Config, dataset: str, split: str) -> Path:
     """Path of a data set's train.json, valid.json or test.json (`split` of SPLITS)."""
-    name = getattr(config.preprocess, f"{split}_file")
-    fault = fault_of_uid(name)
-    if fault:
-        raise UserError(f"preprocess.{split}_file {_shown(name)} {fault}")
-    return dataset_dir(config, dataset) / name
+    return dataset_dir(config, dataset) / f"{split}.json"
 
 
 def mel_path(config: Config, record: dict) -> Path:

@@ -26,8 +26,10 @@ def write_sound(path: Path, seed: int = 0, seconds: float = 0.2) -> Path:
 
 def make_config(processed_dir: Path, *overrides: str) -> Config:
     """The shipped stage-1 config for the data set "Sounds" in `processed_dir`."""
-    places = [f"preprocess.processed_dir={processed_dir}", "dataset=Sounds"]
-    return load_config(ROOT / "egs/tta/autoencoderkl/exp_config.json", [*places, *overrides])
+    given = {"preprocess.processed_dir": str(processed_dir), "dataset": "Sounds"}
+    given |= {name: value for name, _, value in (text.partition("=") for text in overrides)}
+    texts = [f"{name}={value}" for name, value in given.items()]
+    return load_config(ROOT / "egs/tta/autoencoderkl/exp_config.json", texts)
 
 
 def make_mels_in_process(monkeypatch) -> None:

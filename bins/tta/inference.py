@@ -133,7 +133,7 @@ def generate(arguments: argparse.Namespace, prompts: list[str]) -> None:
 
 def sampling_settings(arguments: argparse.Namespace, config) -> dict:
     """What a receipt holds besides text and seed: the command line's word, else the config's."""
-    from config.schema import fault_of_steps
+    from config.model_schema import fault_of_steps
 
     defaults, mel = config.inference, config.preprocess.mel
     chosen = {

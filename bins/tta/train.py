@@ -31,13 +31,13 @@ def main() -> None:
     )
     arguments = parse_arguments(parser)
 
-    from config.load import load_config
+    from config.load import find_config, load_config
     from utils.run_folder import finished_at, run_folder
 
     config = load_config(arguments.config, arguments.overrides)
     exp_name = arguments.exp_name
     if exp_name is None:
-        exp_name = default_name(arguments.config)
+        exp_name = default_name(str(find_config(arguments.config)))
     folder = run_folder(config.log_dir, exp_name)
     step = finished_at(folder)
     if step is not None and step >= config.train.max_steps and not arguments.dry_run:

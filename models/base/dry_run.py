@@ -37,8 +37,8 @@ class Rehearsal:
         set_seed(train.random_seed)
         self.task = make_task(self.config, self.accelerator, None)
         self.task.load_data(cached)
-        loss = config.model.loss
-        self.step = loss.disc_start if loss else 0  # from here on every network learns
+        stage_1 = config.model_type == "AutoencoderKL"
+        self.step = config.model.loss.disc_start if stage_1 else 0  # here every network learns
         self.last_step = self.step + STEPS
         self.figures = Figures(self.accelerator)
         self.watch = Watch(open_log(None), self.task.clips_of, float("inf"))

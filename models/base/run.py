@@ -53,14 +53,18 @@ class Run:
         self.main = self.accelerator.is_main_process
         for dataset in config.dataset:
             check_mel_settings(dataset_dir(config, dataset), config.preprocess.mel)
+        if self.main and self.folder.is_dir():  # before the newest checkpoint is looked for
+            self.lock = claim(self.folder)
+        self.accelerator.wait_for_everyone()
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints", config.train.keep_checkpoint_max
         )
         checkpoint, state = self.checkpoints.newest() or (None, START)
         self.step, self.last_step = state["step"], config.train.max_steps
         self.best = (state["best_loss"], state["best_step"])
+        self.changes = []
         if checkpoint:
-            check_same_model(checkpoint, config)
+            self.changes = check_same_model(checkpoint, config.to_dict(), config.SHAPES)
         set_seed(config.train.random_seed)
         self.task = make_task(config, self.accelerator, checkpoint)
         self._open(checkpoint)
@@ -72,17 +76,19 @@ class Run:
         """Makes the run's folder, its log and its board, or goes on with them."""
         self.board = None
         if self.main:
-            inference = self.config.inference
-            name = inference.vocoder if inference else "griffin_lim"
+            stage_2 = self.config.model_type == "AudioLDM"
+            name = self.config.inference.vocoder if stage_2 else "griffin_lim"
             self.vocoder = load_vocoder(name, self.config.preprocess.mel)
             self.folder.mkdir(parents=True, exist_ok=True)
-            claim(self.folder)
+            self.lock = getattr(self, "lock", None) or claim(self.folder, patience=0)
             self.checkpoints.clear_unfinished()
-            write_json(self.folder / "config.json", described(self.config, self.step))
+            write_json(self.folder / "config.json", described(self.config.to_dict(), self.step))
             self.board = Board(self.folder, self.step)
         self.log = open_log(self.folder if self.main else None)
         if checkpoint and self.main:
             self.log.info("goes on from %s", checkpoint)
+            for change in self.changes:
+                self.log.info("changed since: %s", change)
 
     def _restore(self, checkpoint: Path | None, memory: dict | None) -> None:
         unread = None
@@ -234,7 +240,7 @@ class Run:
         save_tensors(folder / "unread_figures.safetensors", unread)
 
     def _write_for_use(self, folder: Path) -> None:
-        write_json(folder / "config.json", described(self.config, self.step))
+        write_json(folder / "config.json", described(self.config.to_dict(), self.step))
         with self._for_use():
             self.task.write(folder)
 

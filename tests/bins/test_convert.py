@@ -91,7 +91,7 @@ def test_amphion_s_three_files_make_a_model_that_speaks(run, model, tmp_path, ca
 
 
 def test_parts_that_do_not_fit_are_refused(run, tmp_path):
-    unet = random_unet(in_channels=3, cross_attention_dim=16)
+    unet = random_unet(in_channels=3, out_channels=3, cross_attention_dim=16)
     unet.save_pretrained(tmp_path / "unet")
     random_vae(2, attention=False, z=4).save_pretrained(tmp_path / "vae")
     encoder = TextEncoder.small(small_pipeline(tmp_path).config.model.text_encoder.small, [], 8)

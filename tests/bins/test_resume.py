@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -177,11 +178,17 @@ def test_two_trainings_cannot_share_a_folder(place, command, tmp_path):
     while not list(run.glob("checkpoints/.step*")):
         time.sleep(0.05)
         assert first.is_alive()
-    assert warm.run(tmp_path / "second", *arguments) == 2
-    assert f"{run}: another training is at work there" in (tmp_path / "second").read_text()
-    first.kill()
+    (tmp_path / "second").touch()
+    second = warm.start(tmp_path / "second", *arguments)
+    said = f"{run}: another training is at work there since 20"
+    while said not in (tmp_path / "second").read_text():
+        time.sleep(0.05)
+        assert second.is_alive()
+    os.kill(first.pid, signal.SIGCONT)
     first.join()
-    assert warm.run(tmp_path / "log", *arguments) == 0  # a killed one does not hold it
+    second.join()
+    assert second.exitcode == 0  # it goes on from where the first came to while it waited
+    assert f"goes on from {run}/checkpoints/step-00000008" in (tmp_path / "second").read_text()
     assert_same(run, place / "runs/alone1", STEPS)
 
 

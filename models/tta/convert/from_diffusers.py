@@ -20,7 +20,7 @@ from config.schema import Config, InferenceConfig, MelConfig
 from config.typed_json import Origins, build
 from models.tta.convert.diffusers_settings import check_settings, unet_settings, vae_settings
 from models.tta.convert.from_audioldm import transposed
-from models.tta.convert.imported import Imported, unet_with, vae_with, with_model
+from models.tta.convert.imported import Imported, unet_with, vae_with, with_model, with_preprocess
 from models.tta.convert.shapes import unet_shape, vae_shape
 from models.tta.convert.sources import read_weights
 from models.tta.ldm.text_encoder import TextEncoder
@@ -179,7 +179,9 @@ def _with_pipeline_settings(config: Config, index: dict, folder: Path) -> Config
     path = folder / "scheduler" / "scheduler_config.json"
     scheduler, defaults = read_json(path), index["defaults"]
     noise = dataclasses.asdict(config.model.noise_scheduler)
-    noise |= {name: scheduler[name] for name in noise if name in scheduler}
+    # How a foreign sampler lays its steps is its own affair.
+    of_schedule = noise.keys() - {"steps_offset", "skip_prk_steps"}
+    noise |= {name: scheduler[name] for name in of_schedule if name in scheduler}
     inference = dataclasses.asdict(config.inference)
     inference["sampler"] = SAMPLERS.get(scheduler.get("_class_name"), config.inference.sampler)
     inference["num_steps"] = defaults.get("num_inference_steps", config.inference.num_steps)
@@ -192,7 +194,6 @@ def _with_pipeline_settings(config: Config, index: dict, folder: Path) -> Config
         text_encoder=dataclasses.replace(config.model.text_encoder, max_tokens=max_tokens),
     )
     return dataclasses.replace(
-        config,
-        preprocess=dataclasses.replace(config.preprocess, segment_frames=frames),
+        with_preprocess(config, segment_frames=frames),
         inference=build(InferenceConfig, inference, (), Origins({}, str(folder))),
     )

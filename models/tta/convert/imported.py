@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from config.load import config_from_dict
 from config.model_schema import AutoencoderKLConfig, UNetConfig
 from config.schema import Config, MelConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
@@ -45,21 +44,22 @@ class Imported:
         if self.mel_from is not None and mel != self.config.preprocess.mel:
             differences = ", ".join(self.config.preprocess.mel.differences(mel))
             raise UserError(f"{self.mel_from} and {source} are of different mels: {differences}")
-        preprocess = dataclasses.replace(self.config.preprocess, **dataclasses.asdict(mel))
-        self.config = dataclasses.replace(self.config, preprocess=preprocess)
+        self.config = with_preprocess(self.config, **dataclasses.asdict(mel))
         self.mel_from = source
 
     def check(self) -> None:
         """Raises UserError where the parts do not fit each other, or settings are out of range."""
         if self.unet is None:
             return
-        config_from_dict(self.config.to_dict(), None, "the imported model's settings")
-        shape = self.config.model.audioldm
+        shape, mel = self.config.model.audioldm, self.config.preprocess
         if self.vae is not None and self.vae.config.z_channels != shape.in_channels:
             raise UserError(
                 f"the U-Net takes latents of {shape.in_channels} channels, the VAE makes"
                 f" {self.vae.config.z_channels}: they do not belong together"
             )
+        if self.vae is not None:
+            latent = self.vae.config.latent_shape(mel.n_mel, mel.segment_frames)
+            self.config = with_model(self.config, latent=list(latent))
         if self.text_encoder is not None and self.text_encoder.dim != shape.context_dim:
             raise UserError(
                 f"the U-Net takes text embeddings of width {shape.context_dim}, the text encoder"
@@ -120,4 +120,16 @@ def unet_with(shape: UNetConfig, tensors: dict[str, Tensor], source: Path) -> UN
 
 def with_model(config: Config, **parts: object) -> Config:
     """The config with these parts of `model` in place of its own."""
+    if "audioldm" in parts:
+        parts["latent"] = [parts["audioldm"].in_channels, *config.model.latent[1:]]
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **parts))
+
+
+def with_preprocess(config: Config, **settings: object) -> Config:
+    """The config with these settings of `preprocess`, and of a latent as many times smaller."""
+    preprocess = dataclasses.replace(config.preprocess, **settings)
+    z, height, _ = config.model.latent
+    factor = config.preprocess.n_mel // height
+    latent = [z, preprocess.n_mel // factor, preprocess.segment_frames // factor]
+    model = dataclasses.replace(config.model, latent=latent)
+    return dataclasses.replace(config, preprocess=preprocess, model=model)

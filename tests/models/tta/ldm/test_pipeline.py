@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from config.schema import fault_of_steps
+from config.model_schema import fault_of_steps
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.ldm.diffusion import NoiseSchedule, scheduler_settings
 from models.tta.ldm.pipeline import Pipeline, load_pipeline, make_sampler, start_sampler

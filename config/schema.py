@@ -86,6 +86,7 @@ class PreprocessConfig:
     fmin: float = key()
     fmax: float = key()
     segment_frames: int = key(low=1)
+    cache_dir: str | None = None
 
     def __post_init__(self) -> None:
         _ = self.mel  # MelConfig declares and checks the ranges

@@ -50,7 +50,7 @@ def test_crops_cover_the_whole_clip_and_padding_none_of_it(paths):
 def test_batches_go_on_where_they_were_left_however_many_workers_read(paths, workers):
     def batches(step, workers):
         dataset = MelDataset(paths, ["a", "b", "c"], 8, ClipStream(3, seed=0))
-        return training_batches(dataset, Share(4, parts=2), step, workers)
+        return training_batches(dataset, Share(4, micro_batches=2), step, workers)
 
     alone = list(itertools.islice(batches(0, 0), 12))
     resumed = list(itertools.islice(batches(2, workers), 8))

@@ -1,11 +1,13 @@
 """Stage 2's part of the loop: what it draws, and what it makes of a batch."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 
-from models.base.accelerator import make_accelerator, make_task
+from bins.tta.train import make_task
+from models.base.accelerator import make_accelerator
 from models.tta.ldm.training import AudioLDMTraining
 from tests import tiny
 from utils.seeds import generator
@@ -17,10 +19,10 @@ def config(trained):
 
 
 @pytest.fixture(scope="module")
-def task(config) -> AudioLDMTraining:
+def task(config, tmp_path_factory) -> AudioLDMTraining:
     torch.manual_seed(0)
     task = make_task(config, make_accelerator(config), None)
-    task.load_data(cached=True)
+    task.prepare_data(tmp_path_factory.mktemp("cache"))
     return task
 
 
@@ -48,22 +50,21 @@ def test_each_clip_s_timestep_is_uniform(task, clips):
 
 def test_captions_are_dropped_for_the_empty_prompt_at_their_rate(task):
     empty, _ = task.text_encoder.tokenize([""])
-    rows = [
-        row for _, batch in zip(range(250), task.batches(0), strict=False) for row in batch["text"]
-    ]
+    batches = itertools.islice(task.batches(0), 250)
+    rows = [row for batch in batches for row in batch["token_ids"]]
     dropped = [torch.equal(row, empty[0]) for row in rows]
     assert sum(dropped) / len(dropped) == pytest.approx(0.3, abs=0.06)
 
 
-def test_a_step_s_loss_does_not_depend_on_its_pieces(trained, config):
-    def loss(parts: int) -> float:
-        train = dataclasses.replace(config.train, gradient_accumulation_steps=parts)
+def test_a_step_s_loss_does_not_depend_on_its_micro_batches(trained, config, tmp_path):
+    def loss(micro_batches: int) -> float:
+        train = dataclasses.replace(config.train, gradient_accumulation_steps=micro_batches)
         cut = dataclasses.replace(config, train=train)
         newest = trained / "runs/ldm/checkpoints/step-00000006"
         task = make_task(cut, make_accelerator(cut), newest)
-        task.load_data(cached=True)
-        pieces = zip(range(parts), task.batches(3), strict=False)
-        losses = [next(task.losses(batch, 3, part))[1] for part, batch in pieces]
+        task.prepare_data(tmp_path)
+        numbered = zip(range(micro_batches), task.batches(3), strict=False)
+        losses = [next(task.losses(batch, 3, micro)).value for micro, batch in numbered]
         return torch.stack(losses).mean().item()
 
     assert loss(1) == pytest.approx(loss(4), rel=1e-5)

@@ -87,7 +87,7 @@ def test_killed_at_random_moments(place, command, stage, pytestconfig, tmp_path)
     print(f"stage {stage}: {kills} kills, {ends} runs to the end, all equal")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_stopped_saves_and_says_how_to_go_on(place, command, number, tmp_path):
     arguments, run = command(1)
     log = tmp_path / "log"

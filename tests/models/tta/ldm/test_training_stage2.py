@@ -2,14 +2,18 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bins.tta.train import make_task
+from config.model_schema import AutoencoderKLConfig
 from models.base.accelerator import make_accelerator
-from models.tta.ldm.training import AudioLDMTraining
+from models.tta.ldm.training import AudioLDMTraining, check_latent
 from tests import tiny
+from utils.errors import UserError
 from utils.seeds import generator
 
 
@@ -76,3 +80,31 @@ def test_validation_does_not_depend_on_what_a_clip_is_batched_with(task):
         alone = task._draw_for_clips(range(number, number + 1))
         for one, other in zip(alone, together, strict=True):
             assert torch.equal(one[0], other[number])
+
+
+def test_a_vae_of_another_latent_is_refused(config):
+    vae = AutoencoderKLConfig(32, [1, 1], 1, False, 1, 1, 2, True)
+    mel = config.preprocess  # 16 bands, 16 frames
+    check_latent([2, 8, 8], vae, mel, Path("here"))
+    for latent in ([4, 8, 8], [2, 4, 8], [2, 8, 4]):
+        with pytest.raises(UserError, match=r"VAE in here gives latents \[2, 8, 8\], and this"):
+            check_latent(latent, vae, mel, Path("here"))
+    deep = AutoencoderKLConfig(32, [1] * 6, 1, False, 1, 1, 2, True)
+    with pytest.raises(UserError, match="n_mel 16 must be a multiple of 32, the downsampling"):
+        check_latent([2, 8, 8], deep, mel, Path("here"))
+
+
+def test_a_resumed_run_has_the_weights_and_the_average_apart(trained, config):
+    newest = trained / "runs/ldm/checkpoints/step-00000006"
+    task = make_task(config, make_accelerator(config), newest)
+    average = load_file(newest / "unet.safetensors")
+    weights = load_file(newest / "learning.safetensors")
+    for name, tensor in average.items():
+        assert torch.equal(task.ema.shadow[f"unet.{name}"], tensor), name
+    for name, tensor in task.objective.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    of_text = load_file(newest / "text_encoder/model.safetensors")
+    assert len(of_text) > 5
+    for name, tensor in of_text.items():
+        (ours,) = [t for n, t in task.ema.shadow.items() if n.endswith(name)]
+        assert torch.equal(ours, tensor), name

@@ -81,6 +81,7 @@ class PreprocessConfig(MelConfig):
     """The mel's settings, and where it goes and how much of it a model sees."""
 
     processed_dir: Place
+    cache_dir: Place | None
     valid_fraction: Share
     segment_frames: Count
 

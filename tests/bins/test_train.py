@@ -51,7 +51,7 @@ def test_curves_pictures_and_sounds(trained):
 
     vae, ldm = scalars(trained / "runs/vae"), scalars(trained / "runs/ldm")
     assert {"train/rec_loss", "train/d_loss", "train/learning_rate", "valid/loss"} <= vae.keys()
-    assert [step for step, _ in vae["train/rec_loss"]] == [2, 4, 6]
+    assert [step for step, _ in vae["train/rec_loss"]] == [2, 3, 4, 6]  # 3: a checkpoint
     assert [step for step, _ in ldm["valid/loss"]] == [3, 4, 6]
     for run, names in (("vae", ["0/original", "0/reconstruction"]), ("ldm", ["a dog"])):
         events = EventAccumulator(str(trained / "runs" / run / "tensorboard")).Reload()
@@ -117,7 +117,7 @@ def test_a_dry_run_tells_what_to_expect_and_writes_nothing(trained, stage, tmp_p
     networks = ("generator", "discriminator") if stage == 1 else ("unet",)
     for network in networks:
         assert int(said[f"parameters, {network}"].replace(",", "")) > 500
-        assert f"grad_norm_{network}" in said["figures of a step"]  # each of them has learnt
+        assert f"grad_norm_{network}" in said["metrics of a step"]  # each of them has learnt
     assert "loss" in said["one validation batch"]
     assert said["written"] == "nothing"
 

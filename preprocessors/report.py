@@ -139,8 +139,8 @@ def _length_lines(report: dict) -> list[str]:
         return []
     return [
         f"  {lengths['shorter_than_segment'] / report['kept']:.0%} of the clips are shorter than"
-        f" preprocess.segment_frames ({segment} frames, {segment / second:.2f} s) and are padded with silence; their median is"
-        f" {lengths['median_seconds']:.2f} s",
+        f" preprocess.segment_frames ({segment} frames, {segment / second:.2f} s) and are padded"
+        f" with silence; their median is {lengths['median_seconds']:.2f} s",
         f"    train with preprocess.segment_frames={length} ({length / second:.2f} s), or most"
         " of what is generated will be silent",
     ]

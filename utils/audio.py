@@ -114,6 +114,13 @@ def _decode(descriptor: int, sample_rate: int, channel: int | None) -> Sound:
     return replace(second.sound(), length_wrong=fault is None)
 
 
+def decibels(power: float, less: float) -> float:
+    """How far `less` lies below `power`, at most 120 dB; 0 where either is beyond all numbers."""
+    if not (0 < power < math.inf and less < math.inf):
+        return 0.0
+    return -10 * math.log10(max(less / power, 1e-12))
+
+
 class _Mono:
     """Collects the blocks of a file as mono wav at `sample_rate`.
 
@@ -130,7 +137,8 @@ class _Mono:
         self._parts: list[np.ndarray] = []
         self._samples = self._full_scale = 0
         self._low, self._high = math.inf, -math.inf
-        self._products: np.ndarray | None = None  # of each channel with each, summed over time
+        self._power = self._mixed = 0.0  # the channels' mean power and their mean's, summed
+        self._loudest = (0.0, 0)  # power and number of the loudest channel where they cancel
 
     def take(self, rate: int, block: np.ndarray) -> None:
         """One more block, [n, channels] float32 at `rate` Hz."""
@@ -152,37 +160,29 @@ class _Mono:
         self._resample(last=True)
         if not self._samples:
             raise AudioError("empty file")
-        loss, loudest = self._mix_loss()
         return Sound(
             np.concatenate(self._parts),
             self._full_scale / self._samples,
             swing=(self._high - self._low) / 2,
-            mix_loss=loss,
-            loudest_channel=loudest,
+            mix_loss=decibels(self._power, self._mixed),
+            loudest_channel=self._loudest[1],
         )
 
     def _mix(self, block: np.ndarray) -> np.ndarray:
         channels = block.shape[1]
         if channels == 1:
             return block[:, 0]
+        # numpy's mean along so short an axis would take a third of a clip's time.
+        mono = block @ np.full(channels, 1 / channels, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            products = (block.T @ block).astype(np.float64)
-        if self._products is None or self._products.shape != products.shape:
-            self._products = np.zeros_like(products)
-        self._products += products
+            power, mixed = float(np.vdot(block, block)) / channels, float(np.vdot(mono, mono))
+            self._power, self._mixed = self._power + power, self._mixed + mixed
+            if decibels(power, mixed) > ANTIPHASE_DB / 2:
+                powers = np.square(block, dtype=np.float64).sum(axis=0)
+                self._loudest = max(self._loudest, (float(powers.max()), int(powers.argmax())))
         if self.channel is not None and self.channel < channels:
             return np.ascontiguousarray(block[:, self.channel])
-        # numpy's mean along so short an axis would take a third of a clip's time.
-        return block @ np.full(channels, 1 / channels, np.float32)
-
-    def _mix_loss(self) -> tuple[float, int]:
-        """What the mean of the channels loses (dB), and the number of the loudest channel."""
-        if self._products is None or not np.isfinite(self._products).all():
-            return 0.0, 0
-        powers = self._products.diagonal()
-        mixed = max(float(self._products.mean()), 1e-12 * float(powers.mean()))
-        loss = 10 * math.log10(powers.mean() / mixed) if mixed > 0 else 0.0
-        return loss, int(powers.argmax())
+        return mono
 
     def _resample(self, last: bool) -> None:
         """Passes on the block that waits."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.files import write_text
 
 STATE = "state.json"
 
@@ -142,9 +143,7 @@ def _to_disk(path: Path) -> None:
 
 def write_json(path: Path, data: object) -> None:
     """Writes JSON whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict:

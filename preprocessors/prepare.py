@@ -5,6 +5,8 @@ records -> clips -> outcomes of their mels -> splits -> report
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from preprocessors.splits import compose
 from processors.clips import Clip, Outcome
 from processors.mel_folder import MelFolder
 from processors.metadata import SPLITS, dataset_dir, metadata_text, read_records, split_path
+from utils.checkpoint import file_hash, read_json
 from utils.errors import UserError
 from utils.files import one_writer, write_text
 
@@ -46,6 +49,10 @@ def _prepare(
     splits, leaks = compose(records, kept, config.train.random_seed, settings.valid_fraction)
     report = build_report(dataset, records, clips, skipped, kept, splits, leaks, settings)
     report["sounds_without_caption"] = folder.count_beside(clip.file for clip in clips)
+    # The hashes come first: stopped between report and metadata, the next run knows both as ours.
+    texts = [metadata_text(splits[split]) for split in SPLITS if split not in records.theirs]
+    hashes = {hashlib.sha256(text.encode()).hexdigest() for text in texts}
+    report["written"] = sorted(hashes | _written(config, dataset))
     write_text(here / REPORT_FILE, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
     if not kept:
         reasons = ", ".join(f"{entry['count']} {name}" for name, entry in report["skipped"].items())
@@ -53,48 +60,48 @@ def _prepare(
             f"data set {dataset!r}: none of its clips can be used ({reasons}); names in"
             f" {here / REPORT_FILE}"
         )
-    replaced = [line for split in SPLITS for line in _write_split(config, dataset, split, splits)]
-    return "\n".join([table(report, here / REPORT_FILE), *replaced])
-
-
-def _write_split(config: Config, dataset: str, split: str, splits: dict) -> list[str]:
-    """Writes one metadata file; what it held before, if anything else, is kept beside it.
-
-    A file that the user wrote holds its records already.
-    """
-    path, text = split_path(config, dataset, split), metadata_text(splits[split])
-    if not path.exists():
-        write_text(path, text)
-        return []
-    if path.read_bytes() == text.encode() or read_records(path, dataset) == splits[split]:
-        return []
-    before = path.with_name(f"{path.name}.old")
-    path.replace(before)
-    write_text(path, text)
-    return [f"  {path.name} is written anew; what it held is in {before.name}"]
+    for split in sorted(splits.keys() - records.theirs.keys()):
+        write_text(split_path(config, dataset, split), metadata_text(splits[split]))
+    return table(report, here / REPORT_FILE)
 
 
 def read_dataset(config: Config, dataset: str) -> tuple[SoundFolder, Records]:
     """A data set's sound files, and its records.
 
-    captions.csv or AudioCaps' CSVs are where train.json and the others come from; without them, the
-    JSONs are the user's.
+    A train.json, valid.json or test.json that is there and that no preprocessing wrote is the
+    user's: its records stand for the split, whatever captions.csv or AudioCaps' CSVs say of it.
     """
     folder = _open_folder(config, dataset)
+    paths = {split: split_path(config, dataset, split) for split in SPLITS}
+    theirs = {split: path for split, path in paths.items() if path.exists()}
     if folder.path(CAPTIONS_FILE).exists():
-        return folder, read_own_sounds(folder, dataset)
-    if csv_files(folder):
-        return folder, read_audiocaps(folder, dataset)
-    theirs = {split: split_path(config, dataset, split) for split in SPLITS}
-    theirs = {split: path for split, path in theirs.items() if path.exists()}
-    if not theirs:
+        records = read_own_sounds(folder, dataset)
+    elif csv_files(folder):
+        records = read_audiocaps(folder, dataset)
+    elif theirs:
+        records = Records({split: [] for split in SPLITS}, {})
+    else:
         raise UserError(
             f"data set {dataset!r}: {folder.root} holds no {CAPTIONS_FILE} (file,caption), no"
             " AudioCaps CSVs (train.csv, val.csv, test.csv), and there is no train.json"
         )
-    splits = {split: read_records(path, dataset) for split, path in theirs.items()}
-    origin = dict.fromkeys(theirs, "written by you")
-    return folder, Records({s: splits.get(s, []) for s in SPLITS}, origin, theirs=True)
+    if records.origin:  # what was made from the CSVs before is made anew
+        ours = _written(config, dataset)
+        theirs = {split: path for split, path in theirs.items() if file_hash(path) not in ours}
+    return folder, dataclasses.replace(
+        records,
+        origin=records.origin | dict.fromkeys(theirs, "written by you"),
+        theirs={split: read_records(path, dataset) for split, path in theirs.items()},
+    )
+
+
+def _written(config: Config, dataset: str) -> set[str]:
+    """Hashes of the metadata files that an earlier preprocessing wrote."""
+    try:
+        report = read_json(dataset_dir(config, dataset) / REPORT_FILE)
+        return set(report["written"])
+    except (UserError, KeyError, TypeError):
+        return set()  # without a report that says otherwise, a file is the user's
 
 
 def _open_folder(config: Config, dataset: str) -> SoundFolder:
@@ -125,7 +132,7 @@ def find_sounds(folder: SoundFolder, records: Records) -> tuple[list[Clip], list
 
 def _find_sound(folder: SoundFolder, records: Records, uid: str, split: str) -> str | None:
     """The file of a Uid that the user wrote, or one named as AudioCaps' downloaders do."""
-    if records.theirs and (file := folder.find_uid(uid)) is not None:
+    if split in records.theirs and (file := folder.find_uid(uid)) is not None:
         return file
     favoured = tuple(name.removesuffix(".csv") for name in CSV_FILES[split])
     names = (folder.find_stem(s, favoured) for s in records.stems.get(uid) or stems_of(uid))

@@ -26,11 +26,17 @@ class Records:
     files: dict[str, str] = field(default_factory=dict)  # Uid -> path below the sound folder
     # Uid -> file names without suffix that its sound may have, the surest first -> kind of name
     stems: dict[str, dict[str, str]] = field(default_factory=dict)
-    theirs: bool = False  # read from JSONs that the user wrote: they are used as they are
+    # Splits that the user wrote, which are used as they are in place of the source's.
+    theirs: dict[str, list[dict]] = field(default_factory=dict)
 
     def split_of(self) -> dict[str, str]:
         """Uid -> the last of train, valid and test that has it."""
-        return {record["Uid"]: split for split in SPLITS for record in self.splits[split]}
+        return {
+            record["Uid"]: split
+            for splits in (self.splits, self.theirs)
+            for split in SPLITS
+            for record in splits.get(split, [])
+        }
 
 
 def by_split(records: list[tuple[str, dict]]) -> dict[str, list[dict]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
 from dataclasses import dataclass
 
 from preprocessors.records import Records
@@ -35,8 +36,6 @@ def compose(
     where none is for validation, `valid_fraction` of the train clips are. A clip of two splits
     stays in test rather than in valid rather than in train.
     """
-    if records.theirs:
-        return records.splits, _leaks(records.splits, removed=False)
     splits = {
         split: [record for record in records.splits[split] if record["Uid"] in kept]
         for split in SPLITS
@@ -45,8 +44,9 @@ def compose(
         drawn = draw_valid({record["Uid"] for record in splits["train"]}, seed, valid_fraction)
         splits["valid"] = [record for record in splits["train"] if record["Uid"] in drawn]
         splits["train"] = [record for record in splits["train"] if record["Uid"] not in drawn]
-    leaks = _leaks(splits, removed=True)
-    gone = {(leak.split, leak.uid) for leak in leaks}
+    splits |= records.theirs
+    leaks = _leaks(splits, records.theirs.keys())
+    gone = {(leak.split, leak.uid) for leak in leaks if leak.removed}
     return {
         split: [record for record in splits[split] if (split, record["Uid"]) not in gone]
         for split in SPLITS
@@ -65,12 +65,15 @@ def _uniform(text: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
 
 
-def _leaks(splits: Splits, removed: bool) -> list[Leak]:
+def _leaks(splits: Splits, theirs: Set[str]) -> list[Leak]:
     leaks = []
     holder: dict[str, str] = {}  # Uid -> the split that holds it
-    for split in FAVOUR:
+    for split in sorted(
+        FAVOUR, key=lambda split: split not in theirs
+    ):  # the user's give way to none
         uids = dict.fromkeys(record["Uid"] for record in splits[split])
-        leaks += [Leak(uid, split, holder[uid], removed) for uid in uids if uid in holder]
+        ours = split not in theirs
+        leaks += [Leak(uid, split, holder[uid], removed=ours) for uid in uids if uid in holder]
         holder = {**dict.fromkeys(uids, split), **holder}
     return leaks
 

@@ -111,19 +111,18 @@ def test_our_own_metadata_is_redone_when_the_source_changes(config, tmp_path):
     assert sum(caption.startswith("Thunder") for caption in all_captions) == 2
 
 
-def test_metadata_beside_captions_is_derived_and_what_it_was_is_kept(config, tmp_path, capsys):
+def test_metadata_that_the_user_wrote_beside_captions_is_used_and_kept(config, tmp_path):
     run(config)
     path = tmp_path / "Sounds" / "train.json"
-    derived = path.read_bytes()
     edited = json.dumps([record for record in read_metadata(path) if record["Uid"] != "0"])
     path.write_text(edited)
-    capsys.readouterr()
+    captions = tmp_path / "Sounds" / "captions.csv"
+    captions.write_text(captions.read_text().replace("Sound 3", "Thunder"))
     run(config)
-    assert path.read_bytes() == derived
-    assert path.with_name("train.json.old").read_text() == edited
-    assert (
-        "train.json is written anew; what it held is in train.json.old" in capsys.readouterr().out
-    )
+    run(config)
+    assert path.read_text() == edited
+    valid = read_metadata(tmp_path / "Sounds" / "valid.json")
+    assert any(record["Caption"].startswith("Thunder") for record in valid)
 
 
 def test_metadata_of_the_user_is_used_as_it_is(config, tmp_path):

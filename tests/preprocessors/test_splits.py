@@ -77,7 +77,8 @@ def test_files_of_the_user_stay_as_they_are():
         "valid": [],
         "test": [record("b")],
     }
-    splits, leaks = compose(Records(theirs, origin={}, theirs=True), kept(*"ab"), 1, 0.5)
+    nothing = {split: [] for split in theirs}
+    splits, leaks = compose(Records(nothing, {}, theirs=theirs), kept(*"ab"), 1, 0.5)
     assert splits == theirs
     assert leaks == [Leak("b", "train", "test", removed=False)]
 
@@ -100,3 +101,13 @@ def test_the_same_sound_twice_in_one_split():
     twice = [record("a1", "A dog"), record("a1", "Barking"), record("a2", "Rain"), record("b1")]
     splits = {"train": twice, "valid": [], "test": []}
     assert same_sounds(splits, outcomes) == [Leak("a2", "train", "train", removed=False)]
+
+
+def test_what_is_made_gives_way_to_what_the_user_wrote():
+    """A clip of the user's train.json is not drawn for validation; nothing else changes."""
+    made = {"train": [record(uid) for uid in "abcd"], "valid": [], "test": []}
+    alone, _ = compose(Records(made, {}), kept(*"abcd"), 1, 0.5)
+    mine = [alone["valid"][0], *alone["train"][1:]]
+    splits, leaks = compose(Records(made, {}, theirs={"train": mine}), kept(*"abcd"), 1, 0.5)
+    assert splits == {"train": mine, "valid": alone["valid"][1:], "test": []}
+    assert leaks == [Leak(mine[0]["Uid"], "valid", "train", removed=True)]

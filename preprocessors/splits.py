@@ -67,7 +67,7 @@ def _uniform(text: str) -> float:
 
 def _leaks(splits: Splits, theirs: Set[str]) -> list[Leak]:
     leaks = []
-    holder: dict[str, str] = {}  # Uid -> the split that holds it
+    holder: dict[str, str] = {}  # Uid -> the split that holds it; what the user wrote comes first
     for split in sorted(
         FAVOUR, key=lambda split: split not in theirs
     ):  # the user's give way to none

@@ -117,7 +117,7 @@ def test_metadata_that_the_user_wrote_beside_captions_is_used_and_kept(config, t
     edited = json.dumps([record for record in read_metadata(path) if record["Uid"] != "0"])
     path.write_text(edited)
     captions = tmp_path / "Sounds" / "captions.csv"
-    captions.write_text(captions.read_text().replace("Sound 3", "Thunder"))
+    captions.write_text(captions.read_text().replace("Sound ", "Thunder "))
     run(config)
     run(config)
     assert path.read_text() == edited

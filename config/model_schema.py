@@ -41,6 +41,10 @@ class AutoencoderKLConfig:
         """Mel frames (and bands) per latent column (and row)."""
         return 2 ** (len(self.ch_mult) - 1)
 
+    def latent_shape(self, n_mel: int, frames: int) -> tuple[int, int, int]:
+        """[z, height, width] of the latent of a mel; `downsampling` divides both its sizes."""
+        return self.z_channels, n_mel // self.downsampling, frames // self.downsampling
+
 
 @dataclass(frozen=True)
 class LossConfig:

@@ -127,6 +127,15 @@ def _window(mel: MelConfig) -> np.ndarray:
     return np.pad(hann, (left, mel.n_fft - mel.win_size - left)).astype(np.float32)
 
 
+def check_mel(
+    wanted: MelConfig, found: MelConfig, source: object, than: str = "the config's"
+) -> None:
+    """Raises UserError unless what `source` names was made for the mel that is wanted."""
+    if wanted != found:
+        differences = ", ".join(found.differences(wanted))
+        raise UserError(f"{source}: made for another mel than {than}: {differences}")
+
+
 def settings_path(dataset_dir: Path) -> Path:
     return Path(dataset_dir) / "mel" / SETTINGS_FILE
 

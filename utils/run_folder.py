@@ -153,7 +153,7 @@ def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
                 f" checkpoints/step-*/); to train one, run: {command}"
             )
         return folder
-    runs = [run for run in Path(log_dir).glob("*/") if _model_type(run) == model_type]
+    runs = Path(log_dir).glob("*/")
     folders = [folder for run in runs if (folder := weights_folder(run, model_type))]
     if not folders:
         raise UserError(f"{log_dir}: no trained {model_type} there; to train one, run: {command}")
@@ -165,10 +165,3 @@ def read_config(folder: Path) -> Config:
     data = read_json(folder / "config.json")
     data.pop("made_with", None)  # versions and commit, for people
     return config_from_dict(data, None, str(folder / "config.json"))
-
-
-def _model_type(run: Path) -> str | None:
-    try:
-        return read_json(run / "config.json").get("model_type")
-    except UserError:
-        return None

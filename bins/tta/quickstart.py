@@ -111,10 +111,9 @@ def compare_samplers() -> None:
     """Prints how many of the hundred sounds are recognised, and their time, in a table."""
     import time
 
-    import torch
-
     from config.load import load_config
     from models.tta.ldm.pipeline import load_pipeline
+    from models.tta.ldm.sampling import generate
     from models.vocoders.load import load_vocoder
     from preprocessors.demo import demo_prompts
     from processors.mel import mel_of_wav
@@ -129,18 +128,10 @@ def compare_samplers() -> None:
     for steps in STEPS:
         recognised, began = [], time.perf_counter()
         for sampler in SAMPLERS:
-            mels = torch.cat(
-                [
-                    pipeline(
-                        [prompt["prompt"] for prompt in prompts[first : first + BATCH_SIZE]],
-                        range(first, min(first + BATCH_SIZE, len(prompts))),
-                        num_steps=steps,
-                        sampler=sampler,
-                    )
-                    for first in range(0, len(prompts), BATCH_SIZE)
-                ]
-            )
-            heard = listener.hear([mel_of_wav(wav.numpy(), mel) for wav in vocoder(mels)])
+            settings = pipeline.settings.sampling_with(num_steps=steps, sampler=sampler)
+            texts = [prompt["prompt"] for prompt in prompts]
+            sounds = generate(pipeline, vocoder, texts, settings, BATCH_SIZE)
+            heard = listener.hear([mel_of_wav(sound.wav, mel) for sound in sounds])
             right = [kind == prompt["Kind"] for kind, prompt in zip(heard, prompts, strict=True)]
             recognised.append(sum(right))
         seconds = (time.perf_counter() - began) / len(SAMPLERS) / len(prompts)

@@ -16,7 +16,7 @@ from models.tta.autoencoder.losses import (
     adaptive_weight,
     hinge_discriminator_loss,
 )
-from models.tta.autoencoder.saved import check_mel, load_vae
+from models.tta.autoencoder.saved import load_vae, save_vae
 from modules.discriminator import PatchDiscriminator
 from modules.optimizer import adamw
 from processors.dataset import (
@@ -26,6 +26,7 @@ from processors.dataset import (
     read_segment,
     training_batches,
 )
+from processors.mel import check_mel
 from processors.metadata import load_split, mel_path
 from processors.stream import ClipStream, Share
 from utils.checkpoint import load_tensors, load_weights, save_tensors
@@ -247,8 +248,8 @@ class AutoencoderTraining:
     # ------------------------------------------------------------ files
 
     def write(self, folder: Path) -> None:
-        """What the next stage needs; the config is written beside it by the loop."""
-        save_tensors(folder / "vae.safetensors", self.vae.state_dict())
+        """All that the next stage needs."""
+        save_vae(folder, self.vae, self.config.preprocess.mel)
 
     def write_training(self, folder: Path) -> None:
         """What going on needs besides: all else that learns."""

@@ -10,22 +10,23 @@ import torch
 from torch import Tensor
 
 from config.schema import Config
-from models.tta.autoencoder.saved import check_mel, load_vae
+from models.tta.autoencoder.saved import load_vae
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
-from models.tta.ldm.pipeline import Pipeline
+from models.tta.ldm.pipeline import Pipeline, PipelineSettings
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from modules.ema import EMA
 from modules.optimizer import adamw
 from processors.dataset import distinct_clips
 from processors.latent import build_latent_cache
+from processors.mel import check_mel
 from processors.metadata import load_split, mel_path
 from processors.stream import ClipStream, Share
 from processors.text import build_text_cache
 from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.device import compiles, memory_format, to_device
 from utils.errors import UserError
-from utils.run_folder import find_weights, read_config
+from utils.run_folder import find_weights
 from utils.seeds import generator
 
 
@@ -55,7 +56,7 @@ class AudioLDMTraining:
         start = checkpoint
         if start is None and config.train.init_from:
             start = find_weights(config.train.init_from, config.log_dir, "AudioLDM")
-            check_mel(config.preprocess.mel, read_config(start).preprocess.mel, start)
+            check_mel(config.preprocess.mel, PipelineSettings.read(start).mel, start)
         self.learns_text = config.model.text_encoder.learns
         self.text_encoder = self._make_text_encoder(checkpoint, start).to(device)
         self.unet = UNet(config.model.audioldm)
@@ -247,9 +248,8 @@ class AudioLDMTraining:
 
     def pipeline(self) -> Pipeline:
         """Text to mel with the weights as they are."""
-        return Pipeline(
-            self.config, self.unet, self.vae, self.text_encoder, self.accelerator.autocast
-        )
+        settings = PipelineSettings.of(self.config)
+        return Pipeline(settings, self.unet, self.vae, self.text_encoder, self.accelerator.autocast)
 
     # ------------------------------------------------------------ files
 

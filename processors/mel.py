@@ -119,6 +119,15 @@ def mel_filter_bank(mel: MelConfig) -> np.ndarray:
     return np.ascontiguousarray(bank.numpy().T)
 
 
+def check_mel(
+    wanted: MelConfig, found: MelConfig, source: object, than: str = "the config's"
+) -> None:
+    """Raises UserError unless what `source` names was made for the mel that is wanted."""
+    if wanted != found:
+        differences = ", ".join(found.differences(wanted))
+        raise UserError(f"{source}: made for another mel than {than}: {differences}")
+
+
 def settings_path(dataset_dir: Path) -> Path:
     return Path(dataset_dir) / "mel" / SETTINGS_FILE
 

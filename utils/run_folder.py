@@ -154,12 +154,10 @@ def find_weights(
     advice = f"to train one, run: {command or TRAIN_COMMANDS[model_type]}"
     if path is None:
         runs = Path(log_dir).expanduser().glob("*/")
-        folders = [
-            weights_folder(run, model_type) for run in runs if _model_type(run) == model_type
-        ]
-        if not any(folders):
+        folders = [folder for run in runs if (folder := weights_folder(run, model_type))]
+        if not folders:
             raise UserError(f"{log_dir}: no trained {model_type} there; {advice}")
-        return max(filter(None, folders), key=lambda folder: folder.stat().st_mtime)
+        return max(folders, key=lambda folder: folder.stat().st_mtime)
     place = model_folder(os.path.expanduser(path))
     if place.is_file():
         raise UserError(
@@ -181,19 +179,3 @@ def find_weights(
             f" checkpoints/step-*/); {advice}"
         )
     return folder
-
-
-def read_config(folder: Path):
-    """The config that the run or checkpoint in `folder` was made with."""
-    from config.load import config_from_dict
-
-    data = read_json(folder / "config.json")
-    data.pop("made_with", None)  # versions and commit, for people
-    return config_from_dict(data, None, str(folder / "config.json"))
-
-
-def _model_type(run: Path) -> str | None:
-    try:
-        return read_json(run / "config.json").get("model_type")
-    except UserError:
-        return None

@@ -20,7 +20,6 @@ from utils.errors import UserError
 if TYPE_CHECKING:  # heavy, and --help is at once
     from config.schema import Config
 
-SAMPLERS = ("ddim", "pndm", "dpm++", "unipc")
 STEPS = (3, 5, 10, 15, 25, 50)
 
 
@@ -58,6 +57,7 @@ def make_page(config: Config, folder: Path, prompts: list[dict[str, str]]) -> No
 
 
 def compare_samplers(config: Config, folder: Path, prompts: list[dict[str, str]]) -> None:
+    from config.model_schema import SAMPLER_NAMES
     from models.tta.evaluation import demo
     from models.tta.ldm.pipeline import load_pipeline
     from models.vocoders.load import load_vocoder
@@ -66,8 +66,8 @@ def compare_samplers(config: Config, folder: Path, prompts: list[dict[str, str]]
 
     pipeline = load_pipeline(find_weights(None, config.log_dir, "AudioLDM"), "cpu")
     vocoder = load_vocoder("griffin_lim", config.preprocess.mel)
-    rows = demo.compare_samplers(config, pipeline, vocoder, prompts, SAMPLERS, STEPS)
-    print(markdown_table(["steps", "seconds a sound", *SAMPLERS], list(rows)))
+    rows = demo.compare_samplers(config, pipeline, vocoder, prompts, SAMPLER_NAMES, STEPS)
+    print(markdown_table(["steps", "seconds a sound", *SAMPLER_NAMES], list(rows)))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ import torch
 
 from config.schema import MelConfig
 from models.tta.evaluation.page import render
-from models.vocoders.griffin_lim import GRIFFIN_LIM
-from models.vocoders.load import Vocoder, load_vocoder
+from models.vocoders.load import GRIFFIN_LIM, Vocoder, load_vocoder
 from processors.mel import MelExtractor, shortest_wav
 from utils.audio import read_wav, write_wav
 from utils.errors import UserError

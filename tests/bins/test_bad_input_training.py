@@ -160,21 +160,24 @@ def test_weights_that_are_no_vae_of_ours(trained, refused, tmp_path):
         tmp_path / "model.ckpt"
     )
     vae = shutil.copytree(trained / "runs/vae/final", tmp_path / "vae")
-    config = read_json(vae / "config.json")
+    file, settings = vae / "pipeline.json", read_json(vae / "pipeline.json")
 
-    write_json(vae / "config.json", {**config, "preprocess": {**config["preprocess"], "fmax": 1e3}})
+    write_json(file, {**settings, "mel": {**settings["mel"], "fmax": 1e3}})
     assert "made for another mel than the config's: fmax 1000.0 and 2000.0" in said(vae)
-    shape = {**config["model"]["autoencoderkl"], "ch_mult": [1, 1, 1]}
-    write_json(vae / "config.json", {**config, "model": {"autoencoderkl": shape}})
+    shape = {**settings["autoencoderkl"], "ch_mult": [1, 1, 1]}
+    write_json(file, {**settings, "autoencoderkl": shape})
     assert "weights of another model than its config says" in said(vae)
-    write_json(vae / "config.json", {"_class_name": "AutoencoderKL"})
-    assert "not the config of a VAE" in said(vae)
-    (vae / "config.json").write_text("{")
+    write_json(file, {"_class_name": "AutoencoderKL"})
+    assert "must hold version 1 of the settings of an AutoencoderKL" in said(vae)
+    file.write_text("{")
     assert "not readable as JSON" in said(vae)
+    file.unlink()
+    (vae / "config.json").write_text("{}")
+    assert "not the config of an AutoencoderKL's training" in said(vae)
     (vae / "config.json").unlink()
     assert "config.json: no such file" in said(vae)
 
-    write_json(vae / "config.json", config)
+    write_json(file, settings)
     (vae / "vae.safetensors").write_bytes(pickle.dumps(Bomb(tmp_path / "code ran")))
     assert "vae.safetensors: not a whole safetensors file" in said(vae)
     assert not (tmp_path / "code ran").exists()

@@ -18,9 +18,8 @@ from models.tta.autoencoder.losses import (
     adaptive_weight,
     hinge_discriminator_loss,
 )
-from models.tta.autoencoder.saved import check_mel, load_vae
-from models.vocoders.griffin_lim import GRIFFIN_LIM
-from models.vocoders.load import load_vocoder
+from models.tta.autoencoder.saved import load_vae, save_vae
+from models.vocoders.load import GRIFFIN_LIM, load_vocoder
 from modules.discriminator import PatchDiscriminator
 from modules.optimizer import adamw
 from processors.dataset import (
@@ -31,6 +30,7 @@ from processors.dataset import (
     read_segment,
     training_batches,
 )
+from processors.mel import check_mel
 from processors.metadata import load_split, mel_path
 from processors.stream import ClipStream, Share
 from utils.checkpoint import load_tensors, load_weights, save_tensors
@@ -292,8 +292,8 @@ class AutoencoderTraining:
     # ------------------------------------------------------------ files
 
     def save_for_inference(self, folder: Path) -> None:
-        """The VAE; the run writes the config beside it."""
-        save_tensors(folder / "vae.safetensors", self.vae.state_dict())
+        """All that the next stage needs."""
+        save_vae(folder, self.vae, self.config.preprocess.mel)
 
     def save_training(self, folder: Path) -> None:
         """The discriminator, the loss's log-variance and the adversarial weight."""

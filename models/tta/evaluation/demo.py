@@ -15,11 +15,13 @@ from config.schema import Config, MelConfig
 from models.tta.evaluation.page import PageClip, write_page
 from models.tta.evaluation.recognition import Classifier, train_classifier
 from models.tta.ldm.pipeline import Pipeline
+from models.tta.ldm.sampling import generate
 from models.vocoders.load import Vocoder
 from processors.mel import mel_of_wav
 from processors.metadata import load_split, mel_path
 from utils.audio import read_wav
 
+BATCH_SIZE = 25
 Prompts = Sequence[dict[str, str]]
 
 
@@ -85,22 +87,14 @@ def compare_samplers(
 ) -> Iterator[list]:
     """For each number of steps: it, seconds a sound, and how many each sampler gets recognised."""
     listener = train_listener(config)
+    texts = [prompt["prompt"] for prompt in prompts]
     for count in steps:
         recognised, began = [], time.perf_counter()
         for sampler in samplers:
-            wavs = sounds(pipeline, vocoder, prompts, sampler, count)
-            heard = hear(listener, list(wavs), config.preprocess.mel)
+            settings = pipeline.settings.sampling_with(sampler=sampler, num_steps=count)
+            sounds = generate(pipeline, vocoder, texts, settings, BATCH_SIZE)
+            heard = hear(listener, [sound.wav for sound in sounds], config.preprocess.mel)
             right = [kind == prompt["Kind"] for kind, prompt in zip(heard, prompts, strict=True)]
             recognised.append(sum(right))
         seconds = (time.perf_counter() - began) / len(samplers) / len(prompts)
         yield [count, f"{seconds:.2f}", *recognised]
-
-
-def sounds(
-    pipeline: Pipeline, vocoder: Vocoder, prompts: Prompts, sampler: str, steps: int
-) -> Iterator[np.ndarray]:
-    """A wav [T] for each prompt; the seed is the prompt's number."""
-    for first in range(0, len(prompts), 25):
-        texts = [prompt["prompt"] for prompt in prompts[first : first + 25]]
-        seeds = range(first, first + len(texts))
-        yield from vocoder(pipeline(texts, seeds, num_steps=steps, sampler=sampler)).numpy()

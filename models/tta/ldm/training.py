@@ -12,9 +12,9 @@ from torch import Tensor
 from config.model_schema import AutoencoderKLConfig
 from config.schema import Config, PreprocessConfig
 from models.base.task import Loss, Sample
-from models.tta.autoencoder.saved import check_mel, load_vae
+from models.tta.autoencoder.saved import load_vae
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
-from models.tta.ldm.pipeline import Pipeline
+from models.tta.ldm.pipeline import Pipeline, PipelineSettings
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.load import load_vocoder
@@ -22,13 +22,14 @@ from modules.ema import EMA
 from modules.optimizer import adamw
 from processors.dataset import distinct_clips
 from processors.latent import build_latent_cache
+from processors.mel import check_mel
 from processors.metadata import load_split, mel_path
 from processors.stream import ClipStream, Share
 from processors.text import build_text_cache
 from utils.checkpoint import load_tensors, load_weights, read_json, save_tensors
 from utils.device import compiles, memory_format, to_device
 from utils.errors import UserError
-from utils.run_folder import find_weights, read_config
+from utils.run_folder import find_weights
 from utils.seeds import generator
 
 
@@ -50,10 +51,12 @@ class AudioLDMTraining:
         start = checkpoint
         if start is None and config.train.init_from:
             start = find_weights(config.train.init_from, config.log_dir, "AudioLDM")
-            check_mel(config.preprocess.mel, read_config(start).preprocess.mel, start)
+            check_mel(config.preprocess.mel, PipelineSettings.read(start).mel, start)
             self.notes.append(f"starts from the weights in {start}")
         self.trains_text = config.model.text_encoder.learns
         self.text_encoder = self._make_text_encoder(checkpoint, start)
+        captions = (record["Caption"] for record in self.train_records)
+        self.notes += self.text_encoder.check_captions(captions)
         self.unet = UNet(config.model.audioldm)
         if start:
             load_weights(self.unet, *_tensors(start / "unet.safetensors"))
@@ -274,9 +277,8 @@ class AudioLDMTraining:
 
     def pipeline(self) -> Pipeline:
         """Text to mel with the weights as they are."""
-        return Pipeline(
-            self.config, self.unet, self.vae, self.text_encoder, self.accelerator.autocast
-        )
+        settings = PipelineSettings.of(self.config)
+        return Pipeline(settings, self.unet, self.vae, self.text_encoder, self.accelerator.autocast)
 
     # ------------------------------------------------------------ files
 

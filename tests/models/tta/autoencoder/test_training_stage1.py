@@ -131,11 +131,8 @@ def test_no_clip_to_validate_with(task):
 
 
 def test_what_is_written_is_what_stage_2_loads(task, tmp_path):
-    from utils.checkpoint import write_json
-
     task.vae.latent_std.fill_(1.7)
     task.save_for_inference(tmp_path)
-    write_json(tmp_path / "config.json", task.config.to_dict())
     saved = load_vae(tmp_path)
     assert saved.mel == tiny.MEL
     for name, tensor in task.vae.state_dict().items():
@@ -144,16 +141,15 @@ def test_what_is_written_is_what_stage_2_loads(task, tmp_path):
 
 
 def test_fine_tuning_starts_from_weights_and_refuses_another_mel(config, task, tmp_path):
-    from utils.checkpoint import write_json
+    from utils.checkpoint import read_json, write_json
 
     task.save_for_inference(tmp_path)
-    write_json(tmp_path / "config.json", task.config.to_dict())
     train = dataclasses.replace(config.train, init_from=str(tmp_path))
     tuned = make_task(dataclasses.replace(config, train=train), make_accelerator(config), None)
     for name, tensor in task.vae.state_dict().items():
         assert torch.equal(tuned.vae.state_dict()[name], tensor), name
-    other = {**task.config.to_dict()}
-    other["preprocess"] = {**other["preprocess"], "fmax": 1000.0}
-    write_json(tmp_path / "config.json", other)
+    settings = read_json(tmp_path / "pipeline.json")
+    settings["mel"]["fmax"] = 1000.0
+    write_json(tmp_path / "pipeline.json", settings)
     with pytest.raises(UserError, match=r"another mel than the config's: fmax 1000\.0 and 2000\.0"):
         make_task(dataclasses.replace(config, train=train), make_accelerator(config), None)

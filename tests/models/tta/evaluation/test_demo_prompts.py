@@ -1,4 +1,4 @@
-import numpy as np
+from types import SimpleNamespace
 
 from models.tta.evaluation import demo
 from tests.sounds import make_config, noise
@@ -13,30 +13,20 @@ class Listener:
         return ["bell" if mel.max() > -2 else "silence" for mel in mels]
 
 
+class Settings:
+    def sampling_with(self, sampler, num_steps):
+        return SimpleNamespace(sampler=sampler, num_steps=num_steps)
+
+
 def test_samplers_are_compared_by_what_is_recognised(tmp_path, monkeypatch):
-    def sounds(pipeline, vocoder, prompts, sampler, steps):
+    def generate(pipeline, vocoder, texts, settings, batch_size):
         """With more steps, more of the sounds are loud; with the second sampler, one more."""
-        loud = steps + (sampler == "second")
-        return [noise(0.5) * (number < loud) for number in range(len(prompts))]
+        loud = settings.num_steps + (settings.sampler == "second")
+        for number in range(len(texts)):
+            yield SimpleNamespace(wav=noise(0.5) * (number < loud))
 
     monkeypatch.setattr(demo, "train_listener", lambda config: Listener())
-    monkeypatch.setattr(demo, "sounds", sounds)
-    config = make_config(tmp_path)
-    rows = demo.compare_samplers(config, None, None, PROMPTS, ["first", "second"], [0, 2])
+    monkeypatch.setattr(demo, "generate", generate)
+    pipeline, config = SimpleNamespace(settings=Settings()), make_config(tmp_path)
+    rows = demo.compare_samplers(config, pipeline, None, PROMPTS, ["first", "second"], [0, 2])
     assert [[row[0], *row[2:]] for row in rows] == [[0, 0, 1], [2, 2, 3]]
-
-
-def test_sounds_are_made_in_batches_with_the_prompts_numbers_as_seeds():
-    calls = []
-
-    def pipeline(texts, seeds, num_steps, sampler):
-        calls.append((len(texts), list(seeds), num_steps, sampler))
-        return np.zeros((len(texts), 8))
-
-    class Wavs(list):
-        def numpy(self):
-            return self
-
-    made = demo.sounds(pipeline, Wavs, PROMPTS * 7, "ddim", 3)
-    assert len(list(made)) == 28
-    assert calls == [(25, list(range(25)), 3, "ddim"), (3, [25, 26, 27], 3, "ddim")]

@@ -174,7 +174,7 @@ class Stage1:
             d_loss = loss["disc_factor"] * hinge / 2
             balance = self._balance(nll, adversarial)
             seen |= {"g_loss": adversarial, "d_loss": d_loss, "d_weight": self.d_weight}
-            seen |= {"balance": balance, "largest_logit": torch.cat([fake, real]).abs().max()}
+            seen |= {"balance": balance, "largest_real": real.max(), "least_fake": judged.min()}
             of_critic = self.critic.gradients(d_loss)
         self.generator.step(self.generator.gradients(total), rate)
         if plays:

@@ -86,7 +86,7 @@ def train_both(place: Path, name: str, steps: int, changes: tuple[str, ...]):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_weights_and_curves_are_those_of_the_equations(place, name):
+def test_steps_are_those_of_the_papers(place, name):
     run, reference, began = train_both(place, name, STEPS, CASES[name].changes)
     assert CASES[name].happened(reference)
     expected = golden.weights_2(reference, reference.adam.parameters)

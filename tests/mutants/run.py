@@ -89,7 +89,8 @@ def main() -> int:
         ):
             survivors += by is None
             outcome = "SURVIVES" if by is None else "caught"
-            row = (mutant.id, mutant.wrong, outcome, by or "", f"{seconds:.0f}")
+            test = (by or "").rpartition("/")[2]  # test files' names differ
+            row = (mutant.id, mutant.wrong, outcome, test, f"{seconds:.0f}")
             print("|", " | ".join(row), "|", flush=True)
     print(f"\n{len(mutants) - survivors} of {len(mutants)} caught")
     return int(survivors > 0)
@@ -122,6 +123,7 @@ def run_tests(mutant: Mutant | None, tests: list[str]) -> tuple[int | None, str,
         options = ["-x", "-q", "-rfE", "--no-header", "-p", "no:cacheprovider", *NOT_EVIDENCE]
         # A byte-compiled file of the same second and size would be taken for the mutant's.
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        environment["VIRTUAL_ENV"] = sys.prefix  # where the project's scripts find Python
         options.append(f"--basetemp={folder}/pytest")
         try:
             done = subprocess.run(

@@ -55,35 +55,28 @@ def command(place, request):
     return make
 
 
+# File operations on these paths: within a save, at a batch's clips, and on anything of the run.
+MOMENTS = (SAVES, ("/mel/clip",), ("/runs/",))
+
+
 @pytest.mark.parametrize("stage", [1, 2])
 def test_killed_at_random_moments(place, command, stage, pytestconfig, tmp_path):
+    """The same moments each time: the dice are seeded and choose among file operations."""
     arguments, run = command(stage)
     alone, cache, log = place / "runs" / f"alone{stage}", place / "data/cache", tmp_path / "log"
     wanted, dice = pytestconfig.getoption("kills"), random.Random(stage)
-    assert warm.run(log, *arguments) == 0, log.read_text()  # now all is imported
-    shutil.rmtree(run)
-    begin = time.monotonic()
-    assert warm.run(log, *arguments) == 0, log.read_text()
-    seconds = time.monotonic() - begin
     kills, ends = 0, 0
     while kills < wanted or run.exists():
         if not run.exists():
             shutil.rmtree(cache, ignore_errors=True)
-        if kills == wanted:
-            process = warm.start(log, *arguments)
-        elif dice.random() < 0.5:  # in the midst of a save
-            process = warm.start(log, *arguments, trap=Trap(SAVES, dice.randint(1, 60)))
-        else:
-            process = warm.start(log, *arguments)
-            process.join(dice.uniform(0, seconds))
-            process.kill()
-        process.join()
-        if process.exitcode == 0:  # it got to the end: what is killed next begins anew
+        trap = Trap(dice.choice(MOMENTS), dice.randint(1, 60)) if kills < wanted else None
+        status = warm.run(log, *arguments, trap=trap)
+        if status == 0:  # it got to the end: what is killed next begins anew
             assert_same(run, alone, STEPS)
             shutil.rmtree(run)
             ends += 1
         else:
-            assert process.exitcode == -signal.SIGKILL, log.read_text()
+            assert status == -signal.SIGKILL, log.read_text()
             kills += 1
     print(f"stage {stage}: {kills} kills, {ends} runs to the end, all equal")
 

@@ -74,15 +74,6 @@ def test_final_needs_nothing_else(trained, tmp_path):
     assert mel.shape == (1, 16, 16)
 
 
-def test_best_weights_are_those_of_the_average(trained):
-    from safetensors.torch import load_file
-
-    run = trained / "runs/ldm/checkpoints/step-00000006"
-    average, learning = load_file(run / "unet.safetensors"), load_file(run / "learning.safetensors")
-    name = "conv_in.weight"
-    assert not average[name].equal(learning[f"unet.{name}"])
-
-
 def test_names_of_runs():
     assert default_name("egs/tta/audioldm/exp_config_latent_4_5_39.json") == (
         "audioldm_latent_4_5_39"

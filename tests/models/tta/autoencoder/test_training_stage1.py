@@ -7,7 +7,6 @@ import torch
 
 from bins.tta.train import make_task
 from models.base.accelerator import make_accelerator
-from models.tta.autoencoder.losses import adaptive_weight
 from models.tta.autoencoder.saved import load_vae
 from models.tta.autoencoder.training import AutoencoderTraining
 from tests import tiny
@@ -41,14 +40,6 @@ def gradients(task, step) -> dict[str, float]:
     return norms
 
 
-def test_the_discriminator_takes_part_from_disc_start_on(task):
-    assert task.config.model.loss.disc_start == 2
-    before, after = gradients(task, 1), gradients(task, 2)
-    assert before["generator"] > 0
-    assert before["discriminator"] == 0
-    assert after["discriminator"] > 0
-
-
 def test_generator_and_discriminator_do_not_leak_into_each_other(task):
     step = 5
     task.d_weight = torch.tensor(0.5)
@@ -77,18 +68,6 @@ def test_compiled_it_learns_the_same(config, monkeypatch, tmp_path):
             task.d_weight = torch.tensor(0.5)
             found.append((gradients(task, step), [p.grad for p in task.objective.parameters()]))
         torch.testing.assert_close(found[1], found[0])
-
-
-def test_adversarial_weight_balances_the_gradients_of_the_batch_before(task):
-    assert task.d_weight == 0
-    of_generator, _ = task.losses(next(task.batches(5)), 5, 0)
-    of_nll, of_gan = of_generator.means["last_gradients"]
-    task.after_step(5, of_generator.means)
-    largest = task.config.model.loss.max_adapt_d_weight
-    torch.testing.assert_close(task.d_weight, adaptive_weight(of_nll, of_gan, largest))
-    assert 0 < task.d_weight < largest
-    metrics = next(task.losses(next(task.batches(6)), 6, 0)).metrics
-    torch.testing.assert_close(metrics["d_weight"], task.d_weight)
 
 
 def test_latent_std_follows_the_latents_and_survives_what_is_not_finite(task):

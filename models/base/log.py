@@ -23,7 +23,7 @@ def open_log(run: Path | None, level: int = logging.INFO) -> logging.Logger:
     log = logging.getLogger("arion")
     for logger, least in ((log, level), (logging.getLogger(), logging.WARNING)):
         logger.setLevel(least)
-        logger.handlers = handlers
+        logger.handlers = list(handlers)
     log.propagate = False
     return log
 

@@ -98,7 +98,6 @@ def test_steps_are_those_of_the_papers(place, name):
 
 
 @pytest.mark.parametrize("changes", [(), (FROZEN,)], ids=["learns", "frozen"])
-@pytest.mark.xfail(strict=True, reason="each step still averages a tenth of the weights")
 def test_weights_for_inference_are_the_average_of_all_steps(place, changes, request):
     """Of five steps: four while the average warms up, and one at its own decay."""
     changes = (*changes, "train.ema_decay=0.3")

@@ -90,12 +90,12 @@ def test_a_damaged_clip_to_validate_with_is_found_at_the_start(place):
     assert not (place / "runs/vae/checkpoints").exists()
 
 
-def test_no_prompts_are_no_sounds(arguments, tmp_path):
-    log, run = tmp_path / "log", tmp_path / "runs/silent"
+def test_no_prompts_are_refused_before_the_first_step(arguments, tmp_path):
+    log = tmp_path / "log"
     more = [f"log_dir={tmp_path}/runs", "--exp_name", "silent", "inference.demo_prompts=[]"]
-    assert warm.run(log, *arguments, *more, "train.sample_interval=1") == 0, log.read_text()
-    assert "no sounds" not in log.read_text()
-    assert (run / "final/unet.safetensors").is_file()
+    assert warm.run(log, *arguments, *more, "train.sample_interval=1") == 2
+    assert "inference.demo_prompts: [] must have at least 1 item" in log.read_text()
+    assert not (tmp_path / "runs/silent").exists()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the device that is always full")
@@ -171,7 +171,8 @@ def test_the_vae_that_was_taken_is_named(trained, tmp_path):
     assert warm.run(log, *arguments) == 0, log.read_text()
     taken = read_json(runs / "named/final/config.json")["made_with"]["autoencoder"]
     log.unlink()
-    assert warm.run(log, *arguments, "train.max_steps=5") == 0  # from the copy that it has
+    arguments[-1] = "train.max_steps=5"
+    assert warm.run(log, *arguments) == 0, log.read_text()  # from the copy that it has
     resumed = read_json(runs / "named/final/config.json")["made_with"]["autoencoder"]
     said = log.read_text()
     for file in (runs / "named").rglob("*"):

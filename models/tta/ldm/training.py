@@ -295,6 +295,12 @@ def check_latent(
     latent: Sequence[int], vae: AutoencoderKLConfig, preprocess: PreprocessConfig, source: Path
 ) -> None:
     """Raises UserError unless the VAE in `source` gives latents [z, height, width] = `latent`."""
+    for name in ("n_mel", "segment_frames"):
+        if getattr(preprocess, name) % vae.downsampling:
+            raise UserError(
+                f"preprocess.{name} {getattr(preprocess, name)} must be a multiple of"
+                f" {vae.downsampling}, the downsampling of the VAE in {source}"
+            )
     found = list(vae.latent_shape(preprocess.n_mel, preprocess.segment_frames))
     if list(latent) != found:
         raise UserError(

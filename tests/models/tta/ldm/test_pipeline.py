@@ -264,7 +264,7 @@ def test_keys_that_training_gains_or_loses_do_not_matter(before):
         ({"version": None}, "must hold version 1 of the settings of an AudioLDM, not version None"),
         ({"model_type": "AutoencoderKL"}, "of an AudioLDM, not version 1 of 'AutoencoderKL'"),
         ({"surprise": 1}, "surprise: no such key"),
-        ({"frames": "many"}, "frames: must be of type int"),
+        ({"frames": "many"}, "frames: must be a valid integer"),
     ],
 )
 def test_settings_that_cannot_be_read_are_named(pipeline, tmp_path, change, message):
@@ -281,7 +281,7 @@ def test_every_sampler_that_a_config_can_name_is_there():
     config = tiny.ROOT / "egs/tta/audioldm/exp_config.json"
     for name in SAMPLERS:
         assert load_config(config, [f"inference.sampler={name}"]).inference.sampler == name
-    with pytest.raises(UserError, match="must be one of") as caught:
+    with pytest.raises(UserError, match="'euler' must be") as caught:
         load_config(config, ["inference.sampler=euler"])
     assert all(repr(name) in str(caught.value) for name in SAMPLERS)
 

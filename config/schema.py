@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import BeforeValidator, Field
 
@@ -257,6 +257,5 @@ class AudioLDMExperiment(Experiment):
             raise ValueError(f"inference.num_steps {steps} {fault}")
 
 
-# One line for each model.
-EXPERIMENTS = {"AutoencoderKL": AutoencoderKLExperiment, "AudioLDM": AudioLDMExperiment}
 Config = AutoencoderKLExperiment | AudioLDMExperiment
+EXPERIMENTS = {get_type_hints(cls)["model_type"].__args__[0]: cls for cls in get_args(Config)}

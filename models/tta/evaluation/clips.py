@@ -17,7 +17,8 @@ from config.schema import Config
 from preprocessors.audiocaps import csv_files, read_audiocaps
 from preprocessors.folder import SOUND_SUFFIXES, SoundFolder, below_wav, without_suffix
 from preprocessors.own_sounds import CAPTIONS_FILE, read_own_sounds
-from preprocessors.ready import find_sound
+from preprocessors.prepare import find_sounds
+from preprocessors.records import Records
 from processors.metadata import SPLITS, dataset_dir, read_records, split_path
 from utils.audio import FULL_SCALE
 from utils.errors import UserError
@@ -142,55 +143,51 @@ def read_references(
         config: where data sets are.
         split: None: test where there is one, else valid.
     """
-    if not Path(place).is_dir():
-        records, files, folder = _of_dataset(place, config)
-        left_out = []
-    else:
-        folder = SoundFolder(place)
+    if Path(place).is_dir():
+        folder = SoundFolder(Path(place))
         if folder.path(CAPTIONS_FILE).exists():
-            source = read_own_sounds(folder, "references")
+            records = read_own_sounds(folder, "references")
         elif csv_files(folder):
-            source = read_audiocaps(folder, "references")
-        else:
-            if split is not None:
-                raise UserError(f"--split {split}: {place} has no {CAPTIONS_FILE} that names any")
+            records = read_audiocaps(folder, "references")
+        elif split is None:
             return read_folder(Path(place)), "all", []
-        records, files = source.records, source.files
-        left_out = [name for _, names in source.skipped.by_reason() for name in names]
-    splits = {name for name, _ in records}
+        else:
+            raise UserError(f"--split {split}: {place} has no {CAPTIONS_FILE} that names any")
+    else:
+        folder, records = _of_dataset(place, config)
+    splits = {name: found for name, found in (records.splits | records.theirs).items() if found}
     split = split or next((name for name in ("test", "valid", "train") if name in splits), None)
     if split not in splits:
         raise UserError(f"--split {split}: {place} has {', '.join(sorted(splits)) or 'no clips'}")
     captions: dict[str, list[str]] = defaultdict(list)
     kinds: dict[str, str | None] = {}
-    for name, record in records:
-        if name == split:
-            captions[record["Uid"]].append(record["Caption"])
-            kinds.setdefault(record["Uid"], record.get("kind") or None)
+    for record in splits[split]:
+        captions[record["Uid"]].append(record["Caption"])
+        kinds.setdefault(record["Uid"], record.get("kind") or None)
+    found, missing = find_sounds(folder, records)
     clips = [
-        Clip(uid, folder.path(files[uid]), tuple(captions[uid]), kinds[uid])
-        for uid in sorted(captions)
-        if uid in files
+        Clip(clip.uid, folder.path(clip.file), tuple(captions[clip.uid]), kinds[clip.uid])
+        for clip in found
+        if clip.uid in captions
     ]
     if not clips:
         raise UserError(f"{place}: none of the sounds of its split {split!r} is there")
-    return clips, split, [*(uid for uid in captions if uid not in files), *left_out]
+    left_out = [skip.name for skip in missing if skip.name in captions]
+    return clips, split, [*left_out, *(skip.name for skip in records.skipped)]
 
 
-def _of_dataset(name: str, config: Config) -> tuple[list, dict[str, str], SoundFolder]:
-    """Records with their split, the file of each Uid, and the folder that it is in."""
+def _of_dataset(name: str, config: Config) -> tuple[SoundFolder, Records]:
+    """The sounds and the metadata of a data set that was prepared."""
     prepared = dataset_dir(config, name)
     paths = {split: split_path(config, name, split) for split in SPLITS}
-    paths = {split: path for split, path in paths.items() if path.is_file()}
-    if not paths:
+    found = {split: read_records(path, name) for split, path in paths.items() if path.is_file()}
+    if not found:
         raise UserError(
             f"--reference {name}: neither a folder nor a data set that was prepared in"
             f" {prepared.parent}"
         )
-    folder = SoundFolder(config.dataset_path.get(name, prepared))
-    records = [(split, r) for split, path in paths.items() for r in read_records(path, name)]
-    found = {r["Uid"]: find_sound(folder, r["Uid"], split) for split, r in records}
-    return records, {uid: file for uid, file in found.items() if file is not None}, folder
+    folder = SoundFolder(Path(config.dataset_path.get(name, prepared)))
+    return folder, Records({split: [] for split in SPLITS}, {}, theirs=found)
 
 
 # ---------------------------------------------------------------- what belongs together

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.tta.convert.sources import read_weights
 from utils.checkpoint import load_weights
+from utils.weight_files import read_weights
 
 BANDS, CLASSES = 64, 527
 CHANNELS = (64, 128, 256, 512, 1024, 2048)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.tta.convert.sources import read_weights
 from models.tta.evaluation.vggish import mel_triangles
 from utils.checkpoint import load_weights
 from utils.errors import UserError
+from utils.weight_files import read_weights
 
 RATE, FFT, HOP, WINDOW = 32000, 1024, 320, 800
 BANDS, HIGHEST = 128, 15000.0

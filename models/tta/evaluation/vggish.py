@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.tta.convert.sources import read_weights
 from utils.checkpoint import load_weights
+from utils.weight_files import read_weights
 
 RATE, WINDOW, HOP, FFT = 16000, 400, 160, 512
 BANDS, LOWEST, HIGHEST, OFFSET = 64, 125.0, 7500.0, 0.01

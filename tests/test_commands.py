@@ -68,7 +68,8 @@ def repository(folder: Path, python: str) -> Path:
     programs.mkdir(parents=True)
     (programs / "activate").touch()
     texts = {"python": python, "accelerate": '#!/bin/sh\nexec python accelerate "$@"\n'}
-    for name, text in {**texts, "srun": '#!/bin/sh\nexec "$@"\n'}.items():
+    texts |= {"srun": '#!/bin/sh\nexec "$@"\n', "curl": "#!/bin/sh\n"}
+    for name, text in texts.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     return folder

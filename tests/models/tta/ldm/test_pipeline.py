@@ -281,8 +281,8 @@ def test_every_sampler_that_a_config_can_name_is_there():
     config = tiny.ROOT / "egs/tta/audioldm/exp_config.json"
     for name in SAMPLERS:
         assert load_config(config, [f"inference.sampler={name}"]).inference.sampler == name
-    with pytest.raises(UserError, match="'euler' must be") as caught:
-        load_config(config, ["inference.sampler=euler"])
+    with pytest.raises(UserError, match="'no_such' must be") as caught:
+        load_config(config, ["inference.sampler=no_such"])
     assert all(repr(name) in str(caught.value) for name in SAMPLERS)
 
 

@@ -209,6 +209,20 @@ def test_parts_for_different_mels_are_refused(pipeline, tmp_path):
 
 # ---------------------------------------------------------------- pipeline.json, and before it
 
+
+def test_the_settings_are_those_of_the_training(config):
+    inference = dataclasses.replace(
+        config.inference, guidance_scale=2.5, num_steps=7, sampler="unipc", vocoder="here"
+    )
+    train = dataclasses.replace(config.train, mixed_precision="bf16")
+    found = PipelineSettings.of(dataclasses.replace(config, inference=inference, train=train))
+    sampling = found.sampling
+    assert (sampling.guidance_scale, sampling.num_steps, sampling.sampler) == (2.5, 7, "unipc")
+    assert sampling.duration == 16 * 32 / 4000
+    assert (found.mixed_precision, found.vocoder, found.max_tokens) == ("bf16", "here", 12)
+    assert (found.mel, found.frames, found.unet.context_dim) == (tiny.MEL, 16, 16)
+
+
 BEFORE = tiny.ROOT / "tests" / "models" / "tta" / "before_pipeline_json"
 
 

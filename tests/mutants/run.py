@@ -109,17 +109,17 @@ def main() -> int:
     files = project_files()
     warm_up(files)
     every = tuple(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
-    ((_, unharmed),) = outcomes([(None, every)], files, 1)
-    if unharmed.status != PASSED:
-        print(f"{unharmed.output}\nerror: the tests fail without any mutant", file=sys.stderr)
-        return 2
-
-    print("| mutant | what is wrong | outcome | by | seconds |\n|---|---|---|---|---|")
+    print("| mutant | what is wrong | outcome | by | seconds |\n|---|---|---|---|---|", flush=True)
     survivors = []
-    for mutant, outcome in outcomes([(m, m.tests) for m in mutants], files, arguments.jobs):
-        if outcome.by is None:
+    tasks = [(None, every), *((mutant, mutant.tests) for mutant in mutants)]
+    for mutant, outcome in outcomes(tasks, files, arguments.jobs):
+        if mutant is not None:
+            show(mutant, outcome)
+        elif outcome.by:
+            print(f"{outcome.output}\nerror: the tests fail without any mutant", file=sys.stderr)
+            return 2
+        if mutant and outcome.by is None:
             survivors.append(mutant)
-        show(mutant, outcome)
     if arguments.all and survivors:
         print("\nThose that survived, against the whole suite:\n")
         missed, survivors = survivors, []

@@ -150,6 +150,20 @@ def test_a_full_disk_is_one_line_and_leaves_whole_blocks(tmp_path, monkeypatch):
     assert list(tmp_path.glob("*.tmp")) == []
 
 
+def test_a_block_that_is_half_written_is_missing(tmp_path, monkeypatch):
+    """Whatever ends the process there: nothing cleans up."""
+
+    def killed(file, rows):
+        file.write(b"half")
+        file.flush()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compute_blocks(tmp_path, 2, block, ONE, "test")
+    assert missing_blocks(tmp_path, 2) == [0, 1]
+
+
 def test_a_complete_cache_is_only_read(tmp_path):
     compute_blocks(tmp_path, 4, block, ONE, "test")
     (tmp_path / ".lock").unlink(missing_ok=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from utils.checkpoint import write_json
 from utils.errors import UserError
-from utils.run_folder import check_same_model, claim, find_weights
+from utils.run_folder import check_same_model, claim, find_weights, weights_folder
 
 FORKS = multiprocessing.get_context("fork")
 
@@ -151,3 +152,21 @@ def test_weights_below_the_home(tmp_path, monkeypatch):
     (run / "config.json").write_text('{"model_type": "AutoencoderKL"}')
     assert find_weights("~/runs/mine", "", "AutoencoderKL") == run
     assert find_weights(None, "~/runs", "AutoencoderKL") == run
+
+
+def test_of_a_run_that_went_on_since_its_end_the_newest_checkpoint_is_taken(tmp_path):
+    def made(folder: str) -> Path:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "unet.safetensors").touch()
+        return tmp_path / folder
+
+    assert weights_folder(tmp_path, "AudioLDM") is None
+    at_4 = made("checkpoints/step-00000004")
+    assert weights_folder(tmp_path, "AudioLDM") == at_4
+    final = made("final")
+    write_json(final / "config.json", {"made_with": {"step": 4}})
+    assert weights_folder(tmp_path, "AudioLDM") == final
+    at_6 = made("checkpoints/step-00000006")
+    assert weights_folder(tmp_path, "AudioLDM") == at_6
+    write_json(final / "config.json", {"made_with": {"step": 6}})
+    assert weights_folder(tmp_path, "AudioLDM") == final

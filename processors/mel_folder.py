@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -31,8 +31,6 @@ from utils.memory import keep_memory
 CHUNK_CLIPS, CHUNK_BYTES = 16, 4 << 20  # one task of a worker holds at most so much
 INDEX_FILE, JOURNAL_FILE = "index.jsonl", "journal.jsonl"
 LINE_KEYS = {field.name for field in dataclasses.fields(Outcome)} | {"made_from"}
-# What linear algebra may be built on reads these when a worker first imports it.
-THREAD_SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class MelFolder:
@@ -144,19 +142,10 @@ def _outcome(line: dict) -> Outcome:
 def _run_tasks(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Outcome]]:
     # spawn: fresh interpreters. One worker is a process as well, so that the outcome cannot depend
     # on how many there are.
-    before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
-    os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))  # workers inherit it: one a core
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_start_worker)
-    pending: set = set()
     try:
-        for task in tasks:
-            pending.add(pool.submit(task.run))
-            if len(pending) >= 3 * num_workers:  # enough to keep all busy, without piling up
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-        while pending:
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in finished)
+        for future in as_completed([pool.submit(task.run) for task in tasks]):
+            yield future.result()
     except BrokenProcessPool:
         raise UserError(
             "a worker process died, probably for lack of memory; all mels so far are kept: run the"
@@ -164,10 +153,6 @@ def _run_tasks(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Outcome
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _start_worker() -> None:
@@ -175,8 +160,11 @@ def _start_worker() -> None:
 
     Kept memory spares a worker a fifth of its time: each clip's arrays are as large as the last's.
     """
+    import torch
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()
+    torch.set_num_threads(1)  # there is a worker for each core
 
     def follow_parent() -> None:
         parent_process().join()

@@ -8,6 +8,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from config.schema import Config
+from utils.checkpoint import read_json
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -22,17 +23,7 @@ def read_metadata(path: str | Path) -> list[dict]:
 
     Raises UserError naming the file, the record (counted from 1) and the rule that it breaks.
     """
-    path = Path(path)
-    try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; to make it, run: {PREPARE}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON in UTF-8: {error}") from None
-    if not isinstance(records, list):
-        raise UserError(f"{path}: must hold a list of records, not {type(records).__name__}")
+    records = read_json(Path(path), list, f"; to make it, run: {PREPARE}")
     for number, record in enumerate(records, start=1):
         fault = _fault_of_record(record)
         if fault:

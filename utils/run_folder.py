@@ -8,12 +8,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from utils.checkpoint import Checkpoints, read_json
 from utils.errors import UserError
@@ -27,7 +23,6 @@ TRAIN_COMMANDS = {
 WEIGHTS = {"AutoencoderKL": "vae.safetensors", "AudioLDM": "unet.safetensors"}
 VERSIONS_OF = ("torch", "transformers", "diffusers", "accelerate")
 START = ("model.autoencoder_path", "train.init_from")  # where a run's first weights come from
-PATIENCE = 30.0  # seconds that a training may take to save and stop
 
 
 # ---------------------------------------------------------------- a run's own folder
@@ -45,26 +40,6 @@ def finished_at(folder: Path) -> int | None:
     path = folder / "final" / "config.json"
     made_with = read_json(path).get("made_with") if path.is_file() else None
     return made_with.get("step") if isinstance(made_with, dict) else None
-
-
-def claim(folder: Path, patience: float = PATIENCE) -> FileLock:
-    """Makes the run's folder this process's own, until it ends or drops what this returns.
-
-    Another training that is at work in it gets `patience` seconds to stop; then it is a UserError.
-    """
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.stat(lock.lock_file).st_mtime))
-        busy = f"{folder}: another training is at work there since {since}"
-        print(f"{busy}; waiting {patience:g} s for it to stop", file=sys.stderr, flush=True)
-        try:
-            lock.acquire(timeout=patience)
-        except Timeout:
-            raise UserError(f"{busy}; stop it, or choose another --exp_name") from None
-    os.utime(lock.lock_file)  # since when, for a second training
-    return lock
 
 
 def described(config: dict, step: int) -> dict:

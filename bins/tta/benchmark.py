@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import parse_arguments, run_main
+from utils.cli import at_least_1, new_parser, parse_arguments, run_main
 from utils.errors import UserError
 
 if TYPE_CHECKING:  # heavy, and --help is at once
@@ -61,11 +61,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument(
         "words", nargs="*", metavar="part or key.path=value", help=f"{', '.join(PARTS)}; all"
     )
@@ -73,8 +69,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--latent", choices=("4_10_78", "4_5_39"), default="4_10_78", help="default: %(default)s"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--num_workers", type=int, help="to preprocess; default: all cores")
+    parser.add_argument("--rounds", type=at_least_1, default=3, help="default: %(default)s")
+    parser.add_argument("--num_workers", type=at_least_1, help="to preprocess; default: all cores")
     parser.add_argument("--json", metavar="FILE", help="write all figures there as well")
     arguments = parse_arguments(parser)
     arguments.overrides = [word for word in arguments.words if "=" in word]
@@ -82,10 +78,6 @@ def parse() -> argparse.Namespace:
     unknown = [part for part in arguments.parts if part not in PARTS]
     if unknown:
         raise UserError(f"{unknown[0]!r} is no part; there are {', '.join(PARTS)}")
-    for name in ("rounds", "num_workers"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value} must be at least 1")
     return arguments
 
 

@@ -6,7 +6,6 @@ python bins/tta/quickstart.py samplers  how many sounds are recognised, by sampl
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import parse_arguments, run_main
+from utils.cli import new_parser, parse_arguments, run_main
 from utils.errors import UserError
 
 if TYPE_CHECKING:  # heavy, and --help is at once
@@ -24,11 +23,7 @@ STEPS = (3, 5, 10, 15, 25, 50)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("command", choices=("page", "samplers"))
     parser.add_argument("--output_dir", default="quickstart", help="default: %(default)s")
     arguments = parse_arguments(parser)

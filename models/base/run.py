@@ -37,10 +37,12 @@ from utils.checkpoint import (
 )
 from utils.device import compiles
 from utils.errors import UserError
+from utils.files import hold
 from utils.progress import progress
-from utils.run_folder import check_same_model, claim, described, run_folder
+from utils.run_folder import check_same_model, described, run_folder
 from utils.threads import ThreadWatch
 
+PATIENCE = 30.0  # seconds that another training in the folder may take to save and stop
 START = {"step": 0, "best_step": None, "best_loss": None}
 TaskMaker = Callable[[Config, Accelerator, Path | None], Task]
 
@@ -59,7 +61,7 @@ class Run:
         check_mels(config)
         self.lock = None
         if self.main and self.folder.is_dir():  # before the newest checkpoint is looked for
-            self.lock = claim(self.folder)
+            self.lock = hold(self.folder, "training", PATIENCE)
         self.accelerator.wait_for_everyone()
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints", config.train.keep_checkpoint_max
@@ -92,7 +94,7 @@ class Run:
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
             if self.lock is None:
-                self.lock = claim(self.folder, patience=0)
+                self.lock = hold(self.folder, "training", patience=0)
             self.checkpoints.clear_unfinished()
             write_json(self.folder / "config.json", self._described())
             self.log = open_log(self.folder)

@@ -52,7 +52,7 @@ def test_a_byte_order_mark_is_accepted(tmp_path):
         ("", "not valid JSON"),
         ("[{]", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
-        ("{}", "must hold a list of records, not dict"),
+        ("{}", "must hold a list, not dict"),
         ("[1]", "record 1: must be an object"),
         ([GOOD, {"Uid": "a", "Caption": "b"}], "record 2: Dataset is missing"),
         ([{**GOOD, "Uid": 7}], "record 1: Uid must be text, not 7"),

@@ -107,7 +107,7 @@ def test_the_command_prints_a_table_and_writes_json(monkeypatch, capsys, tmp_pat
     ("arguments", "said"),
     [
         (["vae"], "'vae' is no part; there are preprocess, autoencoderkl, audioldm, inference"),
-        (["--rounds", "0"], "--rounds 0 must be at least 1"),
+        (["--rounds", "0"], "--rounds: 0 must be at least 1"),
         (["inference", "--device", "toaster"], "--device toaster: not usable here"),
     ],
 )

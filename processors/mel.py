@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from config.schema import MelConfig
+from processors.metadata import PREPARE
 from utils.checkpoint import read_json, write_json
 from utils.errors import UserError
 
@@ -27,7 +28,7 @@ MEL_FLOOR = 1e-5
 MAGNITUDE_EPSILON = 1e-9
 BLOCK_FRAMES = 128  # transformed at a time by `mel_of_wav`: they stay in the cache
 SETTINGS_FILE = "mel_config.json"
-REDO = "to make the mels anew, run: sh egs/tta/preprocess/run_preprocess.sh"
+REDO = f"to make the mels anew, run: {PREPARE}"
 
 
 class MelExtractor:

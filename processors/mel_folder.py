@@ -27,6 +27,7 @@ from processors.mel import settings_differ, settings_path, write_mel_settings
 from utils.errors import UserError
 from utils.files import remove_unfinished, write_text
 from utils.memory import keep_memory
+from utils.progress import progress
 
 CHUNK_CLIPS, CHUNK_BYTES = 16, 4 << 20  # one task of a worker holds at most so much
 INDEX_FILE, JOURNAL_FILE = "index.jsonl", "journal.jsonl"
@@ -45,8 +46,6 @@ class MelFolder:
         Until the end, a folder that had mels of other settings has no settings file: it is refused.
         `name` stands before the progress bar. The caller holds the folder (`one_writer`).
         """
-        from tqdm import tqdm
-
         self._clear()
         index = self._read_index()
         to_do = [clip for clip in clips if not self._is_done(clip, index.get(clip.uid))]
@@ -54,13 +53,15 @@ class MelFolder:
         by_uid = {clip.uid: clip for clip in to_do}
         with (
             open(self.mel_dir / JOURNAL_FILE, "a", encoding="utf-8") as journal,
-            tqdm(desc=name, unit="clip", total=len(clips), initial=done) as progress,
+            progress(title=name, unit="clip", total=len(clips), initial=done) as bar,
         ):
             for outcomes in _run_tasks(self._tasks(to_do), num_workers):
                 for outcome in outcomes:
-                    journal.write(self._line(by_uid[outcome.uid], outcome))
+                    made_from = self._made_from(by_uid[outcome.uid])
+                    line = {**dataclasses.asdict(outcome), "made_from": made_from}
+                    journal.write(json.dumps(line) + "\n")
                 journal.flush()
-                progress.update(len(outcomes))
+                bar.update(len(outcomes))
         index = self._merge_journal()
         write_mel_settings(self.mel_dir.parent, self.mel)
         return [_outcome(index[clip.uid]) for clip in clips]
@@ -97,21 +98,14 @@ class MelFolder:
     def _is_done(self, clip: Clip, line: dict | None) -> bool:
         if line is None or line["fault"] or line["made_from"] != self._made_from(clip):
             return False
-        return self._is_whole(line)
-
-    def _made_from(self, clip: Clip) -> list:
-        return [clip.file, clip.size, clip.mtime_ns, self.mel.fingerprint]
-
-    def _line(self, clip: Clip, outcome: Outcome) -> str:
-        line = {**dataclasses.asdict(outcome), "made_from": self._made_from(clip)}
-        return json.dumps(line) + "\n"
-
-    def _is_whole(self, line: dict) -> bool:
         try:
-            size = os.stat(self.mel_dir / f"{line['uid']}.npy").st_size
+            size = os.stat(self.mel_dir / f"{clip.uid}.npy").st_size
         except OSError:
             return False
         return size == 128 + 4 * self.mel.n_mel * line["frames"]  # 128: numpy's header
+
+    def _made_from(self, clip: Clip) -> list:
+        return [clip.file, clip.size, clip.mtime_ns, self.mel.fingerprint]
 
     def _tasks(self, clips: list[Clip]) -> Iterator[Task]:
         chunk: list[Clip] = []

@@ -42,10 +42,10 @@ def finished_at(folder: Path) -> int | None:
     return made_with.get("step") if isinstance(made_with, dict) else None
 
 
-def described(config: dict, step: int) -> dict:
+def described(config: dict, **more: object) -> dict:
     """What is saved as config.json: the resolved config, and what the weights were made with."""
     versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
-    return {**config, "made_with": {"commit": git_commit(), "step": step, **versions}}
+    return {**config, "made_with": {"commit": git_commit(), **more, **versions}}
 
 
 def git_commit() -> str | None:
@@ -117,16 +117,12 @@ def weights_folder(path: Path, model_type: str) -> Path | None:
     return newest if newest and (newest / WEIGHTS[model_type]).is_file() else None
 
 
-def find_weights(
-    path: str | None, log_dir: str, model_type: str, command: str | None = None
-) -> Path:
+def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
     """The folder of weights that `path` names, or that of the newest run in `log_dir`.
 
-    Args:
-        path: a run, a folder of weights or a hub model that is such a folder.
-        command: what trains such a model; None: that of the shipped config.
+    `path` is a run, a folder of weights or a hub model that is such a folder.
     """
-    advice = f"to train one, run: {command or TRAIN_COMMANDS[model_type]}"
+    advice = f"to train one, run: {TRAIN_COMMANDS[model_type]}"
     if path is None:
         runs = Path(log_dir).expanduser().glob("*/")
         folders = [folder for run in runs if (folder := weights_folder(run, model_type))]

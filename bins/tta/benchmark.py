@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.cli import at_least_1, new_parser, parse_arguments, run_main
 from utils.errors import UserError
+from utils.table import text_table
 
 if TYPE_CHECKING:  # heavy, and --help is at once
     import torch
@@ -112,13 +113,12 @@ def described(machine: dict[str, object]) -> str:
 def show(part: Part, machine: dict[str, object]) -> None:
     """A part's table, and what is to be reached."""
     print(f"\n{part.name}: {part.about}")
-    print(f"  {'':44}{'seconds':>10}{'clips/s':>10}{'GFLOP':>10}{'GFLOP/s':>10}{'GiB':>8}")
+    rows = [["", "seconds", "clips/s", "GFLOP", "GFLOP/s", "GiB"]]
     for line in part.lines:
-        work = f"{line.gflop:10.0f}{line.gflop / line.seconds:10.0f}" if line.gflop else " " * 20
-        memory = f"{line.gib:8.1f}" if line.gib else ""
-        print(
-            f"  {line.name:44}{line.seconds:10.2f}{line.clips / line.seconds:10.3g}{work}{memory}"
-        )
+        speed = [f"{line.seconds:.2f}", f"{line.clips / line.seconds:.3g}"]
+        work = [f"{line.gflop:.0f}", f"{line.gflop / line.seconds:.0f}"] if line.gflop else ["", ""]
+        rows.append([line.name, *speed, *work, f"{line.gib:.1f}" if line.gib else ""])
+    print(text_table(rows, indent=2))
     best = machine["matrix_gflops"][machine["precision"]]
     if part.lines[0].gflop:
         share = part.lines[0].gflop / part.lines[0].seconds / best

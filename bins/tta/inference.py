@@ -36,13 +36,17 @@ def parse() -> argparse.Namespace:
         allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--text", help="what to hear; where it begins with a dash, --text=-...")
+    what.add_argument(
+        "--text", type=in_utf8, help="what to hear; where it begins with a dash, --text=-..."
+    )
     what.add_argument("--text_file", type=expanduser, help="a file with a prompt on each line")
     parser.add_argument("--num_samples", type=at_least_1, default=1, help="sounds for each prompt")
     parser.add_argument("--seed", type=int, help="of the first sound, + 1 each; default: 0")
     parser.add_argument("--num_steps", type=int, help="sampling steps; default: the model's")
     parser.add_argument("--guidance_scale", type=float, help="1: none; default: the model's")
-    parser.add_argument("--negative_text", help="what not to hear; default: the model's")
+    parser.add_argument(
+        "--negative_text", type=in_utf8, help="what not to hear; default: the model's"
+    )
     parser.add_argument("--duration", type=float, help="seconds; default: the training length")
     parser.add_argument("--sampler", help="ddim, dpm++, pndm or unipc; default: the model's")
     parser.add_argument(
@@ -65,6 +69,13 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def in_utf8(text: str) -> str:
+    """An argument's type: a text that a receipt can hold."""
+    if text.encode("utf-8", "replace").decode() != text:
+        raise argparse.ArgumentTypeError(f"{text!r} must be text in UTF-8")
+    return text
+
+
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Explains what argparse takes a text for that begins with a dash."""
@@ -85,9 +96,6 @@ def read_prompts(text: str | None, text_file: str | None) -> list[str]:
         prompts = [line.strip() for line in lines if line.strip()]
     if not prompts or not all(prompts):
         raise UserError('there is no text; say what to hear: --text "A man is whistling"')
-    for prompt in prompts:
-        if prompt.encode("utf-8", "replace").decode() != prompt:
-            raise UserError(f"{prompt!r} must be text in UTF-8")
     return prompts
 
 

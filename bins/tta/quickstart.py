@@ -6,7 +6,6 @@ python bins/tta/quickstart.py samplers  how many sounds are recognised, by sampl
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.cli import new_parser, parse_arguments, run_main
-from utils.errors import UserError
 
 if TYPE_CHECKING:  # heavy, and --help is at once
     from config.schema import Config
@@ -30,15 +28,12 @@ def main() -> None:
     folder = Path(arguments.output_dir)
 
     from config.load import load_config
+    from utils.checkpoint import read_json
 
     places = [f"preprocess.processed_dir={folder}/data", f"log_dir={folder}/runs"]
     config = load_config("egs/tta/quickstart/autoencoderkl.json", places)
-    try:
-        prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{error.filename}: no such file; first run: sh egs/tta/quickstart/run.sh"
-        ) from None
+    advice = "; first run: sh egs/tta/quickstart/run.sh"
+    prompts = read_json(folder / "prompts.json", list, advice)
     commands = {"page": make_page, "samplers": compare_samplers}
     commands[arguments.command](config, folder, prompts)
 

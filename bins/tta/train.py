@@ -77,10 +77,11 @@ def train(config: Config, exp_name: str, dry_run: bool) -> None:
 
 def make_task(config: Config, accelerator: Accelerator, checkpoint: Path | None) -> Task:
     """The model of `config`, from `checkpoint` or (None) anew."""
-    from models.base.accelerator import make_share
+    from processors.stream import Share
 
-    task = pkgutil.resolve_name(TASKS[config.model_type])
-    return task(config, accelerator, make_share(config, accelerator), checkpoint)
+    train, rank, world_size = config.train, accelerator.process_index, accelerator.num_processes
+    share = Share(train.batch_size, train.gradient_accumulation_steps, rank, world_size)
+    return pkgutil.resolve_name(TASKS[config.model_type])(config, accelerator, share, checkpoint)
 
 
 def loop(run: Run | DryRun) -> None:

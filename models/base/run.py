@@ -105,20 +105,15 @@ class Run:
 
     def _start(self, exp_name: str) -> None:
         """Says what is about to happen; starts what watches the run, and the clock."""
+        accelerator, begins = self.accelerator, "resumes at" if self.step else "from"
+        size = sum(p.numel() for m in self.task.trainable.values() for p in m.parameters()) / 1e6
         self.log.info(
-            "%s: %s, %.1f M parameters, on %s, %s, %d process(es), %s step %d of %d",
-            self.folder,
-            self.config.model_type,
-            sum(p.numel() for m in self.task.trainable.values() for p in m.parameters()) / 1e6,
-            self.accelerator.device,
-            self.accelerator.mixed_precision,
-            self.accelerator.num_processes,
-            "resumes at" if self.step else "from",
-            self.step,
-            self.last_step,
+            f"{self.folder}: {self.config.model_type}, {size:.1f} M parameters, on"
+            f" {accelerator.device}, {accelerator.mixed_precision}, {accelerator.num_processes}"
+            f" process(es), {begins} step {self.step} of {self.last_step}"
         )
         self.metrics = Metrics(self.accelerator)
-        self.watch = Watch(self.log, self.task.clips_of, self.task.troubles)
+        self.watch = Watch(self.log, self.task)
         self.threads = ThreadWatch(self.log, self.accelerator.device)
         self.bar = progress(
             total=self.last_step,
@@ -221,9 +216,7 @@ class Run:
             self.task.save_for_inference(folder)
 
     def _described(self) -> dict:
-        description = described(self.config.to_dict(), self.step)
-        description["made_with"] |= self.task.made_from
-        return description
+        return described(self.config.to_dict(), step=self.step, **self.task.made_from)
 
     def _keep_folder(self) -> None:
         """Makes the run's folder anew where it was renamed or removed while training."""
@@ -231,10 +224,8 @@ class Run:
             return
         if not self.folder.exists() or self.folder.stat().st_ino != self._inode:
             self.log.warning(
-                "step %d: %s was renamed or removed; the run goes on in a new folder there,"
-                " from which the same command resumes",
-                self.step,
-                self.folder,
+                f"step {self.step}: {self.folder} was renamed or removed; the run goes on in a new"
+                " folder there, from which the same command resumes"
             )
             self.tensorboard.close()
             self.lock = None

@@ -140,8 +140,6 @@ def test_what_the_weights_are_made_for_cannot_change(going_on, place, key, value
 def test_advice_is_the_command_that_the_user_would_run(tmp_path):
     with pytest.raises(UserError, match=r"to train one, run: sh egs/tta/autoencoderkl/run_train"):
         find_weights(None, str(tmp_path), "AutoencoderKL")
-    with pytest.raises(UserError, match=r"run: sh x --config mine\.json dataset=A$"):
-        find_weights(None, str(tmp_path), "AutoencoderKL", "sh x --config mine.json dataset=A")
 
 
 def test_weights_below_the_home(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ HiFi-GAN.
 from __future__ import annotations
 
 import dataclasses
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from config.schema import MelConfig
+from processors.metadata import PREPARE
+from utils.checkpoint import read_json, write_json
 from utils.errors import UserError
-from utils.files import write_text
 
 if TYPE_CHECKING:  # imported by those who use it: reading settings takes no torch
     import torch
@@ -28,7 +28,7 @@ MEL_FLOOR = 1e-5
 MAGNITUDE_EPSILON = 1e-9
 BLOCK_FRAMES = 128  # transformed at a time by `mel_of_wav`: they stay in the cache
 SETTINGS_FILE = "mel_config.json"
-REDO = "to make the mels anew, run: sh egs/tta/preprocess/run_preprocess.sh"
+REDO = f"to make the mels anew, run: {PREPARE}"
 
 
 class MelExtractor:
@@ -136,36 +136,29 @@ def write_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
     """Notes in <dataset_dir>/mel/ that all mels there were made with `mel`."""
     path = settings_path(dataset_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(dataclasses.asdict(mel), indent=2) + "\n")
+    write_json(path, dataclasses.asdict(mel))
 
 
-def read_mel_settings(dataset_dir: Path) -> MelConfig | None:
-    """The settings that the mels of a data set were made with; None where none are noted."""
+def check_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
+    """Raises UserError unless the mels in <dataset_dir>/mel/ were made with `mel`."""
     path = settings_path(dataset_dir)
+    if not path.is_file():
+        raise UserError(f"{path}: missing, the mels are not ready; {REDO}")
     try:
-        return MelConfig(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, RecursionError, UserError) as error:
+        found = MelConfig(**read_json(path))
+    except (TypeError, UserError) as error:
         raise UserError(f"{path}: not the settings of a mel ({error}); {REDO}") from None
+    if found != mel:
+        raise UserError(
+            f"{path}: the mels were made with other settings than the config's:"
+            f" {', '.join(found.differences(mel))}; {REDO}"
+        )
 
 
 def settings_differ(dataset_dir: Path, mel: MelConfig) -> bool:
     """Whether the mels there were made with other settings, or settings that are unreadable."""
     try:
-        found = read_mel_settings(dataset_dir)
+        check_mel_settings(dataset_dir, mel)
     except UserError:
-        return True
-    return found is not None and found != mel
-
-
-def check_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
-    """Raises UserError unless the mels in <dataset_dir>/mel/ were made with `mel`."""
-    found = read_mel_settings(dataset_dir)
-    if found is None:
-        raise UserError(f"{settings_path(dataset_dir)}: missing, the mels are not ready; {REDO}")
-    if found != mel:
-        raise UserError(
-            f"{settings_path(dataset_dir)}: the mels were made with other settings than the"
-            f" config's: {', '.join(found.differences(mel))}; {REDO}"
-        )
+        return settings_path(dataset_dir).is_file()
+    return False

@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -27,12 +27,11 @@ from processors.mel import settings_differ, settings_path, write_mel_settings
 from utils.errors import UserError
 from utils.files import remove_unfinished, write_text
 from utils.memory import keep_memory
+from utils.progress import progress
 
 CHUNK_CLIPS, CHUNK_BYTES = 16, 4 << 20  # one task of a worker holds at most so much
 INDEX_FILE, JOURNAL_FILE = "index.jsonl", "journal.jsonl"
 LINE_KEYS = {field.name for field in dataclasses.fields(Outcome)} | {"made_from"}
-# What linear algebra may be built on reads these when a worker first imports it.
-THREAD_SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class MelFolder:
@@ -47,8 +46,6 @@ class MelFolder:
         Until the end, a folder that had mels of other settings has no settings file: it is refused.
         `name` stands before the progress bar. The caller holds the folder (`one_writer`).
         """
-        from tqdm import tqdm
-
         self._clear()
         index = self._read_index()
         to_do = [clip for clip in clips if not self._is_done(clip, index.get(clip.uid))]
@@ -56,13 +53,15 @@ class MelFolder:
         by_uid = {clip.uid: clip for clip in to_do}
         with (
             open(self.mel_dir / JOURNAL_FILE, "a", encoding="utf-8") as journal,
-            tqdm(desc=name, unit="clip", total=len(clips), initial=done) as progress,
+            progress(title=name, unit="clip", total=len(clips), initial=done) as bar,
         ):
             for outcomes in _run_tasks(self._tasks(to_do), num_workers):
                 for outcome in outcomes:
-                    journal.write(self._line(by_uid[outcome.uid], outcome))
+                    made_from = self._made_from(by_uid[outcome.uid])
+                    line = {**dataclasses.asdict(outcome), "made_from": made_from}
+                    journal.write(json.dumps(line) + "\n")
                 journal.flush()
-                progress.update(len(outcomes))
+                bar.update(len(outcomes))
         index = self._merge_journal()
         write_mel_settings(self.mel_dir.parent, self.mel)
         return [_outcome(index[clip.uid]) for clip in clips]
@@ -99,21 +98,14 @@ class MelFolder:
     def _is_done(self, clip: Clip, line: dict | None) -> bool:
         if line is None or line["fault"] or line["made_from"] != self._made_from(clip):
             return False
-        return self._is_whole(line)
-
-    def _made_from(self, clip: Clip) -> list:
-        return [clip.file, clip.size, clip.mtime_ns, self.mel.fingerprint]
-
-    def _line(self, clip: Clip, outcome: Outcome) -> str:
-        line = {**dataclasses.asdict(outcome), "made_from": self._made_from(clip)}
-        return json.dumps(line) + "\n"
-
-    def _is_whole(self, line: dict) -> bool:
         try:
-            size = os.stat(self.mel_dir / f"{line['uid']}.npy").st_size
+            size = os.stat(self.mel_dir / f"{clip.uid}.npy").st_size
         except OSError:
             return False
         return size == 128 + 4 * self.mel.n_mel * line["frames"]  # 128: numpy's header
+
+    def _made_from(self, clip: Clip) -> list:
+        return [clip.file, clip.size, clip.mtime_ns, self.mel.fingerprint]
 
     def _tasks(self, clips: list[Clip]) -> Iterator[Task]:
         chunk: list[Clip] = []
@@ -144,19 +136,10 @@ def _outcome(line: dict) -> Outcome:
 def _run_tasks(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Outcome]]:
     # spawn: fresh interpreters. One worker is a process as well, so that the outcome cannot depend
     # on how many there are.
-    before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
-    os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))  # workers inherit it: one a core
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_start_worker)
-    pending: set = set()
     try:
-        for task in tasks:
-            pending.add(pool.submit(task.run))
-            if len(pending) >= 3 * num_workers:  # enough to keep all busy, without piling up
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-        while pending:
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in finished)
+        for future in as_completed([pool.submit(task.run) for task in tasks]):
+            yield future.result()
     except BrokenProcessPool:
         raise UserError(
             "a worker process died, probably for lack of memory; all mels so far are kept: run the"
@@ -164,10 +147,6 @@ def _run_tasks(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Outcome
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _start_worker() -> None:
@@ -175,8 +154,11 @@ def _start_worker() -> None:
 
     Kept memory spares a worker a fifth of its time: each clip's arrays are as large as the last's.
     """
+    import torch
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()
+    torch.set_num_threads(1)  # there is a worker for each core
 
     def follow_parent() -> None:
         parent_process().join()

@@ -13,19 +13,8 @@ from processors.mel import MEL_FLOOR
 # every picture, so that loud looks loud and quiet looks quiet.
 BRIGHTEST = 2.0
 # matplotlib's magma at even steps: as even to the eye, in grey too.
-MAGMA = np.array(
-    [
-        (0, 0, 4),
-        (28, 16, 68),
-        (79, 18, 123),
-        (129, 37, 129),
-        (181, 54, 122),
-        (229, 80, 100),
-        (251, 135, 97),
-        (254, 194, 135),
-        (252, 253, 191),
-    ]
-)
+MAGMA_HEX = "000004 1c1044 4f127b 812581 b5367a e55064 fb8761 fec287 fcfdbf"
+MAGMA = np.array([list(bytes.fromhex(color)) for color in MAGMA_HEX.split()])
 
 
 def mel_rgb(mel: np.ndarray) -> np.ndarray:

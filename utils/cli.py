@@ -19,6 +19,22 @@ DISK_ERRORS = (  # that the user can put right: no room, no permission, a file f
 )
 
 
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """A parser that shows the description as it is and takes options by their whole names."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def at_least_1(word: str) -> int:
+    """An argument's type: a number of things."""
+    if int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word} must be at least 1")
+    return int(word)
+
+
 def add_config_arguments(parser: argparse.ArgumentParser, default_config: str) -> None:
     """Adds `--config FILE` and the `key.path=value` overrides that may stand anywhere."""
     parser.add_argument("--config", default=default_config, help="default: %(default)s")

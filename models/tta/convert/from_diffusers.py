@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from config.schema import MelConfig
-from config.typed_json import Origins, build
+from config.typed_json import build
 from models.tta.convert.imported import Imported, unet_with, vae_with
 from models.tta.convert.latent_diffusion import transposed
 from models.tta.convert.shapes import (
@@ -70,7 +70,7 @@ def _read_network(folder: Path, found: Imported, layout: str | None) -> None:
     kind = settings.get("_class_name") or settings.get("model_type")
     if (folder / SETTINGS_FILE).is_file():
         path = folder / SETTINGS_FILE
-        found.take_mel(build(MelConfig, read_json(path), (), Origins({}, str(path))), folder)
+        found.take_mel(build(MelConfig, read_json(path), path), folder)
         layout = layout or "mel_time"
     if kind == "AutoencoderKL":
         _read_vae(folder, settings, found, layout)
@@ -194,7 +194,7 @@ def _with_pipeline_settings(
         data["sampling"][ours] = defaults.get(theirs, data["sampling"][ours])
     if isinstance(data["frames"], int):
         data["sampling"]["duration"] = data["frames"] / settings.mel.frames_per_second
-    return build(PipelineSettings, data, (), Origins({}, str(folder)))
+    return build(PipelineSettings, data, folder)
 
 
 def _sampler_of(scheduler: dict) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor, nn
 
-from config.model_schema import AutoencoderKLConfig, UNetConfig
 from config.schema import MelConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import save_vae
@@ -19,6 +19,8 @@ from models.vocoders.hifigan import HiFiGAN
 from processors.mel import check_mel
 from utils.checkpoint import load_weights, save_tensors, whole_folder
 from utils.errors import UserError
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass
@@ -105,17 +107,7 @@ class Imported:
         return " (for --checkpoint_path, import it with a VAE and a text encoder)"
 
 
-def vae_with(
-    shape: AutoencoderKLConfig, tensors: dict[str, Tensor], latent_std: Tensor, source: Path
-) -> AutoencoderKL:
-    """A VAE with these weights; a key left over or missing is a UserError."""
-    vae = AutoencoderKL(shape)
-    load_weights(vae, {**tensors, "latent_std": latent_std}, source)
-    return vae
-
-
-def unet_with(shape: UNetConfig, tensors: dict[str, Tensor], source: Path) -> UNet:
-    """A U-Net with these weights; a key left over or missing is a UserError."""
-    unet = UNet(shape)
-    load_weights(unet, tensors, source)
-    return unet
+def with_weights(module: Module, tensors: dict[str, Tensor], source: Path) -> Module:
+    """The module with these weights; a key left over or missing is a UserError."""
+    load_weights(module, tensors, source)
+    return module

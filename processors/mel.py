@@ -10,7 +10,6 @@ HiFi-GAN.
 from __future__ import annotations
 
 import dataclasses
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from config.schema import MelConfig
+from config.typed_json import build
+from utils.checkpoint import read_json, write_json
 from utils.errors import UserError
-from utils.files import write_text
 
 if TYPE_CHECKING:  # imported by those who use it: reading settings takes no torch
     import torch
@@ -136,27 +136,26 @@ def write_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
     """Notes in <dataset_dir>/mel/ that all mels there were made with `mel`."""
     path = settings_path(dataset_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(dataclasses.asdict(mel), indent=2) + "\n")
+    write_json(path, dataclasses.asdict(mel))
 
 
 def read_mel_settings(dataset_dir: Path) -> MelConfig | None:
     """The settings that the mels of a data set were made with; None where none are noted."""
     path = settings_path(dataset_dir)
-    try:
-        return MelConfig(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (ValueError, TypeError, RecursionError, UserError) as error:
-        raise UserError(f"{path}: not the settings of a mel ({error}); {REDO}") from None
+    try:
+        return build(MelConfig, read_json(path), path)
+    except UserError as error:
+        raise UserError(f"{error}\nThese are not the settings of a mel; {REDO}") from None
 
 
 def settings_differ(dataset_dir: Path, mel: MelConfig) -> bool:
     """Whether the mels there were made with other settings, or settings that are unreadable."""
     try:
-        found = read_mel_settings(dataset_dir)
+        return read_mel_settings(dataset_dir) not in (None, mel)
     except UserError:
         return True
-    return found is not None and found != mel
 
 
 def check_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:

@@ -3,7 +3,6 @@
     <mel_dir>/<Uid>.npy            float32 [n_mel, frames of the whole clip]
     <mel_dir>/mel_config.json      the settings that all mels there were made with
     <mel_dir>/index.jsonl          what each mel was made from; without its line, it is made anew
-    <mel_dir>/journal.jsonl        the same, as a run goes on
 
 A run that is killed at any moment leaves whole mels and the lines of those that were finished.
 """
@@ -16,7 +15,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -29,7 +28,7 @@ from utils.files import remove_unfinished, write_text
 from utils.memory import keep_memory
 
 CHUNK_CLIPS, CHUNK_BYTES = 16, 4 << 20  # one task of a worker holds at most so much
-INDEX_FILE, JOURNAL_FILE = "index.jsonl", "journal.jsonl"
+INDEX_FILE = "index.jsonl"
 LINE_KEYS = {field.name for field in dataclasses.fields(Outcome)} | {"made_from"}
 # What linear algebra may be built on reads these when a worker first imports it.
 THREAD_SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -49,71 +48,58 @@ class MelFolder:
         """
         from tqdm import tqdm
 
-        self._clear()
-        index = self._read_index()
+        index = self._clear()
         to_do = [clip for clip in clips if not self._is_done(clip, index.get(clip.uid))]
         done = len(clips) - len(to_do)
         by_uid = {clip.uid: clip for clip in to_do}
         with (
-            open(self.mel_dir / JOURNAL_FILE, "a", encoding="utf-8") as journal,
+            open(self.mel_dir / INDEX_FILE, "a", encoding="utf-8") as file,
             tqdm(desc=name, unit="clip", total=len(clips), initial=done) as progress,
         ):
             for outcomes in _run_tasks(self._tasks(to_do), num_workers):
                 for outcome in outcomes:
-                    journal.write(self._line(by_uid[outcome.uid], outcome))
-                journal.flush()
+                    made_from = self._made_from(by_uid[outcome.uid])
+                    line = {**dataclasses.asdict(outcome), "made_from": made_from}
+                    file.write(json.dumps(line) + "\n")
+                file.flush()
                 progress.update(len(outcomes))
-        index = self._merge_journal()
+        index = self._tidy_index()
         write_mel_settings(self.mel_dir.parent, self.mel)
         return [_outcome(index[clip.uid]) for clip in clips]
 
-    def _clear(self) -> None:
-        """Removes what a killed run left, and all mels if they were made with other settings."""
+    def _clear(self) -> dict[str, dict]:
+        """Removes what a killed run left, and all mels of other settings; returns the index."""
         self.mel_dir.mkdir(parents=True, exist_ok=True)
-        index = self._merge_journal()
+        index = self._tidy_index()
         remove_unfinished(self.mel_dir)
-        if not settings_differ(self.mel_dir.parent, self.mel):
-            return
-        fresh = {uid for uid, line in index.items() if self._is_fresh(line)}
-        for path in self.mel_dir.rglob("*.npy"):
-            if path.relative_to(self.mel_dir).as_posix().removesuffix(".npy") not in fresh:
-                path.unlink()
-        settings_path(self.mel_dir.parent).unlink()
-
-    def _merge_journal(self) -> dict[str, dict]:
-        """Writes the journal's lines into the index; the index."""
-        index = self._read_index()
-        text = "".join(json.dumps(index[uid]) + "\n" for uid in sorted(index))
-        write_text(self.mel_dir / INDEX_FILE, text)
-        (self.mel_dir / JOURNAL_FILE).unlink(missing_ok=True)
+        if settings_differ(self.mel_dir.parent, self.mel):
+            mine = self.mel.fingerprint
+            fresh = {uid for uid, line in index.items() if line["made_from"][-1] == mine}
+            for path in self.mel_dir.rglob("*.npy"):
+                if path.relative_to(self.mel_dir).as_posix().removesuffix(".npy") not in fresh:
+                    path.unlink()
+            settings_path(self.mel_dir.parent).unlink()
         return index
 
-    def _read_index(self) -> dict[str, dict]:
-        files = [self.mel_dir / INDEX_FILE, self.mel_dir / JOURNAL_FILE]
-        lines = (line for file in files if file.is_file() for line in _lines(file))
-        return {line["uid"]: line for line in lines}
-
-    def _is_fresh(self, line: dict) -> bool:
-        return line["made_from"][-1] == self.mel.fingerprint
+    def _tidy_index(self) -> dict[str, dict]:
+        """Writes the index with one line for each Uid, the latest; Uid -> line."""
+        file = self.mel_dir / INDEX_FILE
+        lines = _lines(file) if file.is_file() else ()
+        index = {line["uid"]: line for line in lines}
+        write_text(file, "".join(json.dumps(index[uid]) + "\n" for uid in sorted(index)))
+        return index
 
     def _is_done(self, clip: Clip, line: dict | None) -> bool:
         if line is None or line["fault"] or line["made_from"] != self._made_from(clip):
             return False
-        return self._is_whole(line)
-
-    def _made_from(self, clip: Clip) -> list:
-        return [clip.file, clip.size, clip.mtime_ns, self.mel.fingerprint]
-
-    def _line(self, clip: Clip, outcome: Outcome) -> str:
-        line = {**dataclasses.asdict(outcome), "made_from": self._made_from(clip)}
-        return json.dumps(line) + "\n"
-
-    def _is_whole(self, line: dict) -> bool:
         try:
-            size = os.stat(self.mel_dir / f"{line['uid']}.npy").st_size
+            size = os.stat(self.mel_dir / f"{clip.uid}.npy").st_size
         except OSError:
             return False
         return size == 128 + 4 * self.mel.n_mel * line["frames"]  # 128: numpy's header
+
+    def _made_from(self, clip: Clip) -> list:
+        return [clip.file, clip.size, clip.mtime_ns, self.mel.fingerprint]
 
     def _tasks(self, clips: list[Clip]) -> Iterator[Task]:
         chunk: list[Clip] = []
@@ -147,16 +133,9 @@ def _run_tasks(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Outcome
     before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
     os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))  # workers inherit it: one a core
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_start_worker)
-    pending: set = set()
     try:
-        for task in tasks:
-            pending.add(pool.submit(task.run))
-            if len(pending) >= 3 * num_workers:  # enough to keep all busy, without piling up
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-        while pending:
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in finished)
+        for future in as_completed([pool.submit(task.run) for task in tasks]):
+            yield future.result()
     except BrokenProcessPool:
         raise UserError(
             "a worker process died, probably for lack of memory; all mels so far are kept: run the"

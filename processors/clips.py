@@ -105,32 +105,19 @@ def check_sound(sound: Sound, mel: MelConfig) -> None:
 
 def remarks(sound: Sound) -> tuple[str, ...]:
     """What the report says of a sound that is kept."""
-    return tuple(
-        text
-        for text, is_so in (
-            (
-                f"clipped: {CLIPPED_SHARE:.1%} or more of the samples reach {FULL_SCALE} of full"
-                " scale",
-                sound.full_scale_share >= CLIPPED_SHARE,
-            ),
-            (
-                "beyond full scale after decoding or resampling: level left as it is",
-                1 < sound.peak <= LOUDEST,
-            ),
-            (f"peak above {LOUDEST:g} x full scale: scaled to a peak of 1", sound.peak > LOUDEST),
-            (
-                f"channels that lose more than {MIX_LOSS_DB:g} dB in their mono mix",
-                MIX_LOSS_DB < sound.mix_loss <= ANTIPHASE_DB,
-            ),
-            (
-                f"channels that lose more than {ANTIPHASE_DB:g} dB in their mono mix: the loudest"
-                " one taken",
-                sound.mix_loss > ANTIPHASE_DB,
-            ),
-            ("longer than the file states: read to its end", sound.length_wrong),
-        )
-        if is_so
-    )
+    share, peak, loss = sound.full_scale_share, sound.peak, sound.mix_loss
+    losing = "channels that lose more than {:g} dB in their mono mix".format
+    is_so = {
+        f"clipped: {CLIPPED_SHARE:.1%} or more of the samples reach {FULL_SCALE} of full scale": (
+            share >= CLIPPED_SHARE
+        ),
+        "beyond full scale after decoding or resampling: level left as it is": 1 < peak <= LOUDEST,
+        f"peak above {LOUDEST:g} x full scale: scaled to a peak of 1": peak > LOUDEST,
+        losing(MIX_LOSS_DB): MIX_LOSS_DB < loss <= ANTIPHASE_DB,
+        f"{losing(ANTIPHASE_DB)}: the loudest one taken": loss > ANTIPHASE_DB,
+        "longer than the file states: read to its end": sound.length_wrong,
+    }
+    return tuple(remark for remark, applies in is_so.items() if applies)
 
 
 def digest(wav: np.ndarray) -> str:

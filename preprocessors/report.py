@@ -13,6 +13,7 @@ from preprocessors.captions import caption_lines, look_at_captions
 from preprocessors.records import Records, Skip
 from preprocessors.splits import Leak, Splits, same_sounds
 from processors.clips import Clip, Outcome
+from utils.table import text_table
 
 REPORT_FILE = "preprocess_report.json"
 FRAME_STEP = 16  # a length of clips that suits every shipped autoencoder is a multiple of it
@@ -54,8 +55,8 @@ def _naming(records: Records, clips: list[Clip]) -> dict[str, int]:
 
 
 def _metrics(records: list[dict], kept: dict[str, Outcome]) -> dict:
-    uids = {record["Uid"] for record in records if record["Uid"] in kept}
     usable = [record for record in records if record["Uid"] in kept]
+    uids = {record["Uid"] for record in usable}
     return {
         "records": len(usable),
         "clips": len(uids),
@@ -82,29 +83,28 @@ def _grouped(skipped: Iterable[Skip]) -> dict[str, dict]:
     groups: dict[str, dict[str, str]] = {}
     for skip in skipped:
         groups.setdefault(skip.reason, {})[skip.name] = skip.hint
-    order = sorted(groups, key=lambda reason: (-len(groups[reason]), reason))
     report: dict[str, dict] = {}
-    for reason in order:
-        report[reason] = {"count": len(groups[reason]), "names": [*groups[reason]]}
-        hints = {name: hint for name, hint in groups[reason].items() if hint}
-        report[reason] |= {"hints": hints} if hints else {}
+    for reason, names in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])):
+        report[reason] = {"count": len(names), "names": [*names]}
+        if hints := {name: hint for name, hint in names.items() if hint}:
+            report[reason]["hints"] = hints
     return report
 
 
 def table(report: dict, path: Path) -> str:
     """The report for the terminal."""
     left_out = sum(entry["count"] for entry in report["skipped"].values())
+    rows: list[list] = [["", "records", "clips", "hours", "captions/clip", "from"]]
+    for split, row in report["splits"].items():
+        counts = f"{row['records']:,}", f"{row['clips']:,}", f"{row['hours']:,.2f}"
+        each = f"{row['captions_per_clip']:.2f}"
+        rows.append([split, *counts, each, report["origin"][split]])
     lines = [
         f"{report['dataset']}: {report['kept']:,} clips kept ({report['hours']:,.2f} h),"
         f" {left_out:,} left out",
         *(f"  sounds named {name}: {count:,}" for name, count in report["naming"].items()),
-        f"  {'':8}{'records':>9}{'clips':>9}{'hours':>9}{'captions/clip':>15}  from",
+        text_table(rows, left=(0, 5), indent=2),
     ]
-    for split, row in report["splits"].items():
-        lines.append(
-            f"  {split:8}{row['records']:9,}{row['clips']:9,}{row['hours']:9,.2f}"
-            f"{row['captions_per_clip']:15.2f}  {report['origin'][split]}"
-        )
     for reason, entry in report["skipped"].items():
         lines.append(f"  left out {entry['count']:,}: {reason}")
         lines += [f"    {name}: {hint}" for name, hint in [*entry.get("hints", {}).items()][:3]]

@@ -48,23 +48,10 @@ def page_of_sounds(config: Config, folder: Path, prompts: Prompts, stages: dict[
     wavs = [read_wav(folder / f"{name}.wav", mel.sample_rate) for name in names]
     heard = hear(train_listener(config), wavs, mel)
     clips = [
-        PageClip(
-            file=f"{name}.wav",
-            picture=f"{name}.png",
-            prompt=prompt["prompt"],
-            kind=prompt["Kind"],
-            heard=kind,
-            new_wording=prompt["prompt"] not in captions,
-        )
-        for name, prompt, kind in zip(names, prompts, heard, strict=True)
+        PageClip(name, p["prompt"], p["Kind"], kind, new_wording=p["prompt"] not in captions)
+        for name, p, kind in zip(names, prompts, heard, strict=True)
     ]
-    page = write_page(
-        folder,
-        title="Arion quickstart",
-        intro="Sounds made from sentences by models trained on this machine, from nothing.",
-        clips=clips,
-        stages=list(stages.items()),
-    )
+    page = write_page(folder, clips, stages)
     recognised = sum(clip.recognised for clip in clips)
     return (
         f"{recognised} of {len(clips)} sounds recognised as what was asked for\n"

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config.schema import MelConfig
 from config.typed_json import build
 from utils.checkpoint import read_json, write_json
 from utils.errors import UserError
@@ -72,8 +71,3 @@ def read_settings(
 def picked(cls: type, data: dict[str, Any]) -> dict[str, Any]:
     """The fields of the dataclass `cls` in `data`; KeyError where one is missing."""
     return {field.name: data[field.name] for field in dataclasses.fields(cls)}
-
-
-def picked_mel(config: dict[str, Any]) -> dict[str, Any]:
-    """The mel's settings in a training's config."""
-    return picked(MelConfig, config["preprocess"])

@@ -77,7 +77,7 @@ class Imported:
         """
         parts = (self.unet, self.text_encoder, self.vae, self.vocoder)
         alone = sum(part is not None for part in parts) == 1
-        places = {name: folder if alone else folder / name for name in ("vae", "vocoder")}
+        vae_in, vocoder_in = ("", "") if alone else ("vae", "vocoder")
         lines = []
         settings = dataclasses.replace(self.settings, made_from={"imported_from": source})
         if self.vocoder is not None:
@@ -91,14 +91,14 @@ class Imported:
                 self.text_encoder.save(new / "text_encoder")
                 lines.append(f"text encoder: model.text_encoder.pretrained={folder}/text_encoder")
             if self.vae is not None:
-                save_vae(new if alone else new / "vae", self.vae, self.settings.mel)
+                save_vae(new / vae_in, self.vae, self.settings.mel)
                 lines.append(
-                    f"VAE: model.autoencoder_path={places['vae']}, or train.init_from= the same"
+                    f"VAE: model.autoencoder_path={folder / vae_in}, or train.init_from= the same"
                     " to fine-tune it"
                 )
             if self.vocoder is not None:
-                self.vocoder.save(new if alone else new / "vocoder")
-                lines.append(f"vocoder: --vocoder {places['vocoder']}")
+                self.vocoder.save(new / vocoder_in)
+                lines.append(f"vocoder: --vocoder {folder / vocoder_in}")
         return lines
 
     def _for_inference(self, folder: Path) -> str:

@@ -27,7 +27,7 @@ from models.tta.ldm.sampling import (
 )
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
-from models.tta.pipeline_json import picked, picked_mel, read_settings, write_settings
+from models.tta.pipeline_json import picked, read_settings, write_settings
 from processors.mel import check_mel
 from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.device import memory_format, precision
@@ -100,8 +100,8 @@ class PipelineSettings:
 
 def _from_training(config: dict[str, Any]) -> dict[str, Any]:
     """The settings in the config.json of a training, as checkpoints held it before."""
-    mel, inference, model = picked_mel(config), config["inference"], config["model"]
-    frames = config["preprocess"]["segment_frames"]
+    preprocess, inference, model = config["preprocess"], config["inference"], config["model"]
+    mel, frames = picked(MelConfig, preprocess), preprocess["segment_frames"]
     names = ("sampler", "num_steps", "guidance_scale")
     made_with = {name: str(value) for name, value in config.get("made_with", {}).items()}
     return {

@@ -101,15 +101,14 @@ class MelFolder:
     def _made_from(self, clip: Clip) -> list:
         return [clip.file, clip.size, clip.mtime_ns, self.mel.fingerprint]
 
-    def _tasks(self, clips: list[Clip]) -> Iterator[Task]:
-        chunk: list[Clip] = []
+    def _tasks(self, clips: list[Clip]) -> list[Task]:
+        chunks: list[list[Clip]] = []
         for clip in clips:
-            chunk.append(clip)
-            if len(chunk) == CHUNK_CLIPS or sum(c.size for c in chunk) >= CHUNK_BYTES:
-                yield Task(chunk, self.mel_dir, self.sounds, self.mel)
-                chunk = []
-        if chunk:
-            yield Task(chunk, self.mel_dir, self.sounds, self.mel)
+            full = sum(c.size for c in chunks[-1]) >= CHUNK_BYTES if chunks else True
+            if full or len(chunks[-1]) == CHUNK_CLIPS:
+                chunks.append([])
+            chunks[-1].append(clip)
+        return [Task(chunk, self.mel_dir, self.sounds, self.mel) for chunk in chunks]
 
 
 def _lines(file: Path) -> Iterator[dict]:

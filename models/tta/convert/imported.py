@@ -86,7 +86,12 @@ class Imported:
             if self.unet is not None:
                 settings.write(new)
                 save_tensors(new / "unet.safetensors", self.unet.state_dict())
-                lines.append(f"U-Net: train.init_from={folder}{self._for_inference(folder)}")
+                lines.append(
+                    f"U-Net: train.init_from={folder}, --checkpoint_path {folder}"
+                    if self.vae is not None and self.text_encoder is not None
+                    else f"U-Net: train.init_from={folder} (for --checkpoint_path, import it with a"
+                    " VAE and a text encoder)"
+                )
             if self.text_encoder is not None:
                 self.text_encoder.save(new / "text_encoder")
                 lines.append(f"text encoder: model.text_encoder.pretrained={folder}/text_encoder")
@@ -100,11 +105,6 @@ class Imported:
                 self.vocoder.save(new / vocoder_in)
                 lines.append(f"vocoder: --vocoder {folder / vocoder_in}")
         return lines
-
-    def _for_inference(self, folder: Path) -> str:
-        if self.vae is not None and self.text_encoder is not None:
-            return f", --checkpoint_path {folder}"
-        return " (for --checkpoint_path, import it with a VAE and a text encoder)"
 
 
 def with_weights(module: Module, tensors: dict[str, Tensor], source: Path) -> Module:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config.schema import Config, MelConfig
+from config.schema import Config
 from models.tta.evaluation.page import PageClip, write_page
 from models.tta.evaluation.recognition import Classifier, train_classifier
 from models.tta.ldm.pipeline import Pipeline
@@ -46,7 +46,7 @@ def page_of_sounds(config: Config, folder: Path, prompts: Prompts, stages: dict[
     captions = {record["Caption"] for record in load_split(config, "train")}
     names = [f"sounds/{number:04d}" for number in range(len(prompts))]
     wavs = [read_wav(folder / f"{name}.wav", mel.sample_rate) for name in names]
-    heard = hear(train_listener(config), wavs, mel)
+    heard = train_listener(config).hear([mel_of_wav(wav, mel) for wav in wavs])
     clips = [
         PageClip(name, p["prompt"], p["Kind"], kind, new_wording=p["prompt"] not in captions)
         for name, p, kind in zip(names, prompts, heard, strict=True)
@@ -59,11 +59,6 @@ def page_of_sounds(config: Config, folder: Path, prompts: Prompts, stages: dict[
     )
 
 
-def hear(listener: Classifier, wavs: Sequence[np.ndarray], mel: MelConfig) -> list[str]:
-    """The kind of sound that each of the wavs [T] is taken for."""
-    return listener.hear([mel_of_wav(wav, mel) for wav in wavs])
-
-
 def compare_samplers(
     config: Config,
     pipeline: Pipeline,
@@ -73,14 +68,14 @@ def compare_samplers(
     steps: Sequence[int],
 ) -> Iterator[list]:
     """For each number of steps: it, seconds a sound, and how many each sampler gets recognised."""
-    listener = train_listener(config)
+    listener, mel = train_listener(config), config.preprocess.mel
     texts = [prompt["prompt"] for prompt in prompts]
     for count in steps:
         recognised, began = [], time.perf_counter()
         for sampler in samplers:
             settings = pipeline.settings.sampling_with(sampler=sampler, num_steps=count)
             sounds = generate(pipeline, vocoder, texts, settings, BATCH_SIZE)
-            heard = hear(listener, [sound.wav for sound in sounds], config.preprocess.mel)
+            heard = listener.hear([mel_of_wav(sound.wav, mel) for sound in sounds])
             right = [kind == prompt["Kind"] for kind, prompt in zip(heard, prompts, strict=True)]
             recognised.append(sum(right))
         seconds = (time.perf_counter() - began) / len(samplers) / len(prompts)

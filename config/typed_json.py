@@ -140,17 +140,13 @@ def _in_words(
             rule = WORDS[fault["type"]].format(input=value, nearest=nearest, **words)
         line = ": ".join([".".join(map(str, path)), rule] if path else [rule])
         if file is not None:
-            key = str(words.get("error", "")).partition(" ")[0].split(".")
-            line = f"{_origin((*path, *key), file, origins)}: {line}"
+            here = (*path, *str(words.get("error", "")).partition(" ")[0].split("."))
+            # The key itself, or else the nearest object that it is in.
+            known = (here[:end] for end in range(len(here), 0, -1) if here[:end] in origins)
+            line = f"{origins.get(next(known, None), file)}: {line}"
         lines.append(line)
     more = len(lines) - MOST_FAULTS
     return lines[:MOST_FAULTS] + ([f"and {more} more"] if more > 0 else [])
-
-
-def _origin(path: tuple, file: object, origins: dict[tuple, str]) -> object:
-    """The file that the key at `path`, or the nearest object that it is in, came from."""
-    known = (path[:end] for end in range(len(path), 0, -1) if path[:end] in origins)
-    return origins.get(next(known, None), file)
 
 
 def keys_of(cls: type) -> Iterator[tuple[str, ...]]:

@@ -100,8 +100,7 @@ def read_dataset(config: Config, dataset: str) -> tuple[SoundFolder, Records]:
 def _written(config: Config, dataset: str) -> set[str]:
     """Hashes of the metadata files that an earlier preprocessing wrote."""
     try:
-        report = read_json(dataset_dir(config, dataset) / REPORT_FILE)
-        return set(report["written"])
+        return set(read_json(dataset_dir(config, dataset) / REPORT_FILE)["written"])
     except (UserError, KeyError, TypeError):
         return set()  # without a report that says otherwise, a file is the user's
 

@@ -30,28 +30,24 @@ def build_report(
     settings: PreprocessConfig,
 ) -> dict:
     """The report as plain JSON values; equal input gives an equal report."""
-    remarks = [(remark, uid) for uid, outcome in kept.items() for remark in outcome.remarks]
+    remarks = [Skip(remark, uid) for uid, outcome in kept.items() for remark in outcome.remarks]
+    # How the sound files of AudioCaps are named.
+    naming = (records.stems[clip.uid][Path(clip.file).stem] for clip in clips if records.stems)
     return {
         "dataset": dataset,
         "origin": {split: records.origin.get(split, "-") for split in splits},
-        "naming": _naming(records, clips),
+        "naming": dict(Counter(naming).most_common()),
         "mel": {"fingerprint": settings.mel.fingerprint, **dataclasses.asdict(settings.mel)},
         "splits": {split: _metrics(split_records, kept) for split, split_records in splits.items()},
         "kept": len(kept),
         "hours": round(sum(outcome.seconds for outcome in kept.values()) / 3600, 4),
         "lengths": _lengths(kept, settings),
         "skipped": _grouped(skipped),
-        "remarks": _grouped(Skip(remark, uid) for remark, uid in remarks),
+        "remarks": _grouped(remarks),
         "leaks": [dataclasses.asdict(leak) for leak in leaks],
         "same_sounds": [dataclasses.asdict(leak) for leak in same_sounds(splits, kept)],
         "captions": look_at_captions([r for r in splits["train"] if r["Uid"] in kept]),
     }
-
-
-def _naming(records: Records, clips: list[Clip]) -> dict[str, int]:
-    """How the sound files of AudioCaps are named -> number of clips."""
-    kinds = (records.stems[clip.uid][Path(clip.file).stem] for clip in clips if records.stems)
-    return dict(Counter(kinds).most_common())
 
 
 def _metrics(records: list[dict], kept: dict[str, Outcome]) -> dict:

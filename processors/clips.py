@@ -14,7 +14,6 @@ import numpy as np
 from config.schema import MelConfig
 from processors.mel import mel_of_wav, shortest_wav
 from utils.audio import ANTIPHASE_DB, FULL_SCALE, LOUDEST, AudioError, Sound, read_sound
-from utils.errors import UserError
 from utils.files import write_array
 
 SILENT_SWING = 1e-4  # -80 dB: nothing below it is heard; a constant (DC) has none
@@ -84,10 +83,7 @@ class Task:
         except OSError as error:
             if error.errno in NAME_ERRORS:
                 raise AudioError("name that cannot be a file's", error.strerror) from None
-            raise UserError(
-                f"{path}: cannot be written: {error.strerror}; all mels so far are kept, the same"
-                " command goes on from there"
-            ) from None
+            raise
 
 
 def check_sound(sound: Sound, mel: MelConfig) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from config.schema import MelConfig
+from config.typed_json import build
 from processors.metadata import PREPARE
 from utils.checkpoint import read_json, write_json
 from utils.errors import UserError
@@ -36,7 +37,6 @@ class MelExtractor:
 
     def __init__(self, mel: MelConfig) -> None:
         self.mel = mel
-        self._on_device: dict = {}  # device -> (filter bank, window)
 
     def __call__(self, wav: torch.Tensor) -> torch.Tensor:
         return self.of_padded(self.padded(wav))
@@ -54,44 +54,25 @@ class MelExtractor:
         import torch
 
         mel = self.mel
-        filters, window = self._constants(padded.device)
+        filters, window = _filters_and_window(mel, padded.device)
         spectrum = torch.stft(
-            padded,
-            mel.n_fft,
-            mel.hop_size,
-            mel.win_size,
-            window,
-            center=False,
-            return_complex=True,
+            padded, mel.n_fft, mel.hop_size, mel.win_size, window, center=False, return_complex=True
         )
         power = spectrum.real.square() + spectrum.imag.square()
         return (filters @ (power + MAGNITUDE_EPSILON).sqrt()).clamp(min=MEL_FLOOR).log()
-
-    def _constants(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        if device not in self._on_device:
-            filters = torch.from_numpy(mel_filter_bank(self.mel)).to(device)
-            self._on_device[device] = filters, torch.hann_window(self.mel.win_size, device=device)
-        return self._on_device[device]
 
 
 def mel_of_wav(wav: np.ndarray, mel: MelConfig) -> np.ndarray:
     """wav [T] float32 -> mel [n_mel, T // hop_size] float32, in memory that T does not decide."""
     import torch
 
-    extractor, hop = _extractor(mel), mel.hop_size
+    extractor, hop = MelExtractor(mel), mel.hop_size
     padded = extractor.padded(torch.from_numpy(np.ascontiguousarray(wav, np.float32))[None])
     starts = range(0, len(wav) // hop * hop, BLOCK_FRAMES * hop)
     end = (BLOCK_FRAMES - 1) * hop + mel.n_fft
     with torch.inference_mode():
         blocks = [extractor.of_padded(padded[:, start : start + end]) for start in starts]
         return torch.cat(blocks, dim=-1)[0].numpy()
-
-
-@lru_cache
-def _extractor(mel: MelConfig) -> MelExtractor:
-    return MelExtractor(mel)
 
 
 def padding(mel: MelConfig) -> int:
@@ -105,6 +86,14 @@ def shortest_wav(mel: MelConfig) -> int:
 
 
 @lru_cache
+def _filters_and_window(mel: MelConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    with torch.inference_mode(False):  # whoever asks first, training can use them as well
+        filters = torch.from_numpy(mel_filter_bank(mel)).to(device)
+        return filters, torch.hann_window(mel.win_size, device=device)
+
+
 def mel_filter_bank(mel: MelConfig) -> np.ndarray:
     """Slaney's triangular filters of equal area, [n_mel, n_fft // 2 + 1] float32.
 
@@ -145,9 +134,9 @@ def check_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
     if not path.is_file():
         raise UserError(f"{path}: missing, the mels are not ready; {REDO}")
     try:
-        found = MelConfig(**read_json(path))
-    except (TypeError, UserError) as error:
-        raise UserError(f"{path}: not the settings of a mel ({error}); {REDO}") from None
+        found = build(MelConfig, read_json(path), path)
+    except UserError as error:
+        raise UserError(f"{error}\nThese are not the settings of a mel; {REDO}") from None
     if found != mel:
         raise UserError(
             f"{path}: the mels were made with other settings than the config's:"

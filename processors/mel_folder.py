@@ -3,7 +3,6 @@
     <mel_dir>/<Uid>.npy            float32 [n_mel, frames of the whole clip]
     <mel_dir>/mel_config.json      the settings that all mels there were made with
     <mel_dir>/index.jsonl          what each mel was made from; without its line, it is made anew
-    <mel_dir>/journal.jsonl        the same, as a run goes on
 
 A run that is killed at any moment leaves whole mels and the lines of those that were finished.
 """
@@ -30,7 +29,7 @@ from utils.memory import keep_memory
 from utils.progress import progress
 
 CHUNK_CLIPS, CHUNK_BYTES = 16, 4 << 20  # one task of a worker holds at most so much
-INDEX_FILE, JOURNAL_FILE = "index.jsonl", "journal.jsonl"
+INDEX_FILE = "index.jsonl"
 LINE_KEYS = {field.name for field in dataclasses.fields(Outcome)} | {"made_from"}
 
 
@@ -46,54 +45,46 @@ class MelFolder:
         Until the end, a folder that had mels of other settings has no settings file: it is refused.
         `name` stands before the progress bar. The caller holds the folder (`one_writer`).
         """
-        self._clear()
-        index = self._read_index()
+        index = self._clear()
         to_do = [clip for clip in clips if not self._is_done(clip, index.get(clip.uid))]
         done = len(clips) - len(to_do)
         by_uid = {clip.uid: clip for clip in to_do}
         with (
-            open(self.mel_dir / JOURNAL_FILE, "a", encoding="utf-8") as journal,
+            open(self.mel_dir / INDEX_FILE, "a", encoding="utf-8") as file,
             progress(title=name, unit="clip", total=len(clips), initial=done) as bar,
         ):
             for outcomes in _run_tasks(self._tasks(to_do), num_workers):
                 for outcome in outcomes:
                     made_from = self._made_from(by_uid[outcome.uid])
                     line = {**dataclasses.asdict(outcome), "made_from": made_from}
-                    journal.write(json.dumps(line) + "\n")
-                journal.flush()
+                    file.write(json.dumps(line) + "\n")
+                file.flush()
                 bar.update(len(outcomes))
-        index = self._merge_journal()
+        index = self._tidy_index()
         write_mel_settings(self.mel_dir.parent, self.mel)
         return [_outcome(index[clip.uid]) for clip in clips]
 
-    def _clear(self) -> None:
-        """Removes what a killed run left, and all mels if they were made with other settings."""
+    def _clear(self) -> dict[str, dict]:
+        """Removes what a killed run left, and all mels of other settings; returns the index."""
         self.mel_dir.mkdir(parents=True, exist_ok=True)
-        index = self._merge_journal()
+        index = self._tidy_index()
         remove_unfinished(self.mel_dir)
-        if not settings_differ(self.mel_dir.parent, self.mel):
-            return
-        fresh = {uid for uid, line in index.items() if self._is_fresh(line)}
-        for path in self.mel_dir.rglob("*.npy"):
-            if path.relative_to(self.mel_dir).as_posix().removesuffix(".npy") not in fresh:
-                path.unlink()
-        settings_path(self.mel_dir.parent).unlink()
-
-    def _merge_journal(self) -> dict[str, dict]:
-        """Writes the journal's lines into the index; the index."""
-        index = self._read_index()
-        text = "".join(json.dumps(index[uid]) + "\n" for uid in sorted(index))
-        write_text(self.mel_dir / INDEX_FILE, text)
-        (self.mel_dir / JOURNAL_FILE).unlink(missing_ok=True)
+        if settings_differ(self.mel_dir.parent, self.mel):
+            mine = self.mel.fingerprint
+            fresh = {uid for uid, line in index.items() if line["made_from"][-1] == mine}
+            for path in self.mel_dir.rglob("*.npy"):
+                if path.relative_to(self.mel_dir).as_posix().removesuffix(".npy") not in fresh:
+                    path.unlink()
+            settings_path(self.mel_dir.parent).unlink()
         return index
 
-    def _read_index(self) -> dict[str, dict]:
-        files = [self.mel_dir / INDEX_FILE, self.mel_dir / JOURNAL_FILE]
-        lines = (line for file in files if file.is_file() for line in _lines(file))
-        return {line["uid"]: line for line in lines}
-
-    def _is_fresh(self, line: dict) -> bool:
-        return line["made_from"][-1] == self.mel.fingerprint
+    def _tidy_index(self) -> dict[str, dict]:
+        """Writes the index with one line for each Uid, the latest; Uid -> line."""
+        file = self.mel_dir / INDEX_FILE
+        lines = _lines(file) if file.is_file() else ()
+        index = {line["uid"]: line for line in lines}
+        write_text(file, "".join(json.dumps(index[uid]) + "\n" for uid in sorted(index)))
+        return index
 
     def _is_done(self, clip: Clip, line: dict | None) -> bool:
         if line is None or line["fault"] or line["made_from"] != self._made_from(clip):
@@ -107,15 +98,14 @@ class MelFolder:
     def _made_from(self, clip: Clip) -> list:
         return [clip.file, clip.size, clip.mtime_ns, self.mel.fingerprint]
 
-    def _tasks(self, clips: list[Clip]) -> Iterator[Task]:
-        chunk: list[Clip] = []
+    def _tasks(self, clips: list[Clip]) -> list[Task]:
+        chunks: list[list[Clip]] = []
         for clip in clips:
-            chunk.append(clip)
-            if len(chunk) == CHUNK_CLIPS or sum(c.size for c in chunk) >= CHUNK_BYTES:
-                yield Task(chunk, self.mel_dir, self.sounds, self.mel)
-                chunk = []
-        if chunk:
-            yield Task(chunk, self.mel_dir, self.sounds, self.mel)
+            full = sum(c.size for c in chunks[-1]) >= CHUNK_BYTES if chunks else True
+            if full or len(chunks[-1]) == CHUNK_CLIPS:
+                chunks.append([])
+            chunks[-1].append(clip)
+        return [Task(chunk, self.mel_dir, self.sounds, self.mel) for chunk in chunks]
 
 
 def _lines(file: Path) -> Iterator[dict]:

@@ -19,24 +19,20 @@ PREPARE = "sh egs/tta/preprocess/run_preprocess.sh"
 
 
 def read_records(path: Path, dataset: str) -> list[dict]:
-    """The records of a metadata file of `dataset`; more keys than the three are kept as they are.
+    """The records of one metadata file; more keys than the three are kept as they are.
 
-    Raises UserError naming the file, the record (counted from 1) and the rule that it breaks.
+    Raises UserError naming the file, the record (counted from 1) and the rule that it breaks; one
+    rule is that all are of `dataset`.
     """
     records = read_json(path, list, f"; to make it, run: {PREPARE}")
     for number, record in enumerate(records, start=1):
-        fault = _fault_of_record(record)
-        if fault is None and record["Dataset"] != dataset:
-            fault = (
-                f"Dataset {_shown(record['Dataset'])} must be {dataset!r}, the data set whose"
-                " folder the file is in"
-            )
+        fault = _fault_of_record(record, dataset)
         if fault:
             raise UserError(f"{path}: record {number}: {fault}")
     return records
 
 
-def _fault_of_record(record: object) -> str | None:
+def _fault_of_record(record: object, dataset: str) -> str | None:
     if not isinstance(record, dict):
         return f"must be an object {{...}}, not {_shown(record)}"
     for name in ("Dataset", "Uid", "Caption"):
@@ -46,8 +42,12 @@ def _fault_of_record(record: object) -> str | None:
             return f"{name} must be text, not {_shown(record[name])}"
         if record[name].encode("utf-8", "replace").decode() != record[name]:
             return f"{name} {_shown(record[name])} holds half of a character (a lone surrogate)"
-    fault = fault_of_uid(record["Uid"])
-    if fault:
+    if record["Dataset"] != dataset:
+        return (
+            f"Dataset {_shown(record['Dataset'])} must be {dataset!r}, the data set whose folder"
+            " the file is in"
+        )
+    if fault := fault_of_uid(record["Uid"]):
         return f"Uid {_shown(record['Uid'])} {fault}"
     if not record["Caption"].strip():
         return "Caption must not be empty"
@@ -110,8 +110,9 @@ def load_split(config: Config, split: str) -> list[dict]:
     for dataset in config.dataset:
         records = read_records(split_path(config, dataset, split), dataset)
         mels = _uids_with_mel(dataset_dir(config, dataset) / "mel")
-        kept += [record for record in records if record["Uid"] in mels]
-        left_out += sum(record["Uid"] not in mels for record in records)
+        usable = [record for record in records if record["Uid"] in mels]
+        left_out += len(records) - len(usable)
+        kept += usable
     if left_out:
         log.warning("%s: %d records left out, their clips have no mel", split, left_out)
     if split == "train" and not kept:

@@ -51,10 +51,10 @@ def parse_arguments(
 ) -> argparse.Namespace:
     """Parses options and overrides in any order; what is neither ends the program with status 2."""
     words = sys.argv[1:] if arguments is None else arguments
-    return parser.parse_intermixed_args([_with_home(word) for word in words])
+    return parser.parse_intermixed_args([with_home(word) for word in words])
 
 
-def _with_home(word: str) -> str:
+def with_home(word: str) -> str:
     """~/x, key=~/x and --option=~/x with the home folder in place of ~.
 
     A shell does it only where a word begins with ~.

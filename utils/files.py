@@ -28,15 +28,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file whole or not at all. Raises OSError, and leaves nothing behind then."""
+    """Writes a file whole or not at all. Raises OSError of `path`, and leaves nothing behind."""
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config.typed_json import Origins, build
+from config.typed_json import build
 from utils.checkpoint import read_json, write_json
 from utils.errors import UserError
 
@@ -65,7 +65,7 @@ def read_settings(
                 f"{path}: not the config of an {model_type}'s training: {error}; and there is no"
                 f" {PIPELINE_FILE} beside it"
             ) from None
-    return build(cls, data, (), Origins({}, str(path)))
+    return build(cls, data, path)
 
 
 def picked(cls: type, data: dict[str, Any]) -> dict[str, Any]:

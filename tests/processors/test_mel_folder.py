@@ -19,6 +19,7 @@ from processors.mel_folder import MelFolder
 from tests.sounds import RATE, ROOT, make_mels_in_process, noise, write_sound
 from utils.audio import read_wav, write_wav
 from utils.errors import UserError
+from utils.files import one_writer
 
 MEL = MelConfig(RATE, 1024, 1024, 256, 80, 0.0, 8000.0)
 
@@ -157,7 +158,10 @@ def test_a_disk_that_takes_only_half_of_a_mel_is_a_clear_error(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"a\.npy: cannot be written: File too large"):
+        with (
+            pytest.raises(UserError, match=r"a\.npy: cannot be written: File too large"),
+            one_writer(tmp_path),
+        ):
             task.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from config.model_schema import NoiseSchedulerConfig, UNetConfig, fault_of_steps
 from config.schema import AudioLDMExperiment, MelConfig
-from config.typed_json import ConfigError, Origins, build, typed
+from config.typed_json import ConfigError, build, typed
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import load_vae, save_vae
 from models.tta.ldm.sampling import (
@@ -53,7 +53,7 @@ class PipelineSettings:
     def of(cls, config: AudioLDMExperiment) -> PipelineSettings:
         """Those of a training."""
         data = _from_training(described(config.to_dict()))
-        return build(cls, data, (), Origins({}, "config"))
+        return build(cls, data, "config")
 
     @classmethod
     def read(cls, folder: Path) -> PipelineSettings:

@@ -7,6 +7,7 @@ program's own parser and by the config's loader; no work is done.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import runpy
 import sys
 from pathlib import Path
@@ -35,6 +36,9 @@ def main() -> None:
         assert arguments.pop(0) == "launch"
         values = launch_command_parser().parse_args(arguments)
         program, arguments = values.training_script, values.training_script_args
+    if program == "-m":
+        assert importlib.util.find_spec(arguments[0]), arguments
+        return
     assert Path(program).parts[0] == "bins", program
     for name in ("parse_args", "parse_intermixed_args"):
         method = getattr(argparse.ArgumentParser, name)

@@ -9,6 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Killed processes leave semaphores behind, which is what is tested.
 os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
 
+import logging
 from pathlib import Path
 
 import hypothesis
@@ -31,6 +32,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         help="a folder with AudioCaps' official train.csv, val.csv, test.csv, to test against",
     )
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before():
+    """What a test's runs did to the log is undone, so that the next one hears each line once."""
+    loggers = [logging.getLogger(), logging.getLogger("arion")]
+    before = [(log, list(log.handlers), log.level, log.propagate) for log in loggers]
+    yield
+    for log, handlers, level, propagate in before:
+        log.handlers, log.propagate = handlers, propagate
+        log.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ def test_what_is_imported_is_pinned():
         for name in names_of_import(node)
     }
     assert imported - ours - brought_along == {
-        import_names.get(name, name) for name in pinned - {"ruff"}
+        import_names.get(name, name) for name in pinned - {"ruff", "pytest_xdist"}
     }
 
 

@@ -80,6 +80,7 @@ def run_together(log: Path, count: int, *arguments: object) -> list[int]:
 
 def _train(log: Path, arguments: list[str], trap: Trap | None, environment: dict) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     os.chdir(ROOT)
     os.environ.update(environment, CUDA_VISIBLE_DEVICES="")
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from transformers.models.convnext.modeling_convnext import ConvNextLayer
 
 from config.schema import MelConfig
 from models.vocoders.vocos import ConvNeXtBlock, InverseSTFT, Vocos
-from processors.mel import padding
+from processors.mel import mel_filter_bank, padding
 from utils.errors import UserError
 
 MELS = [
@@ -107,6 +108,23 @@ def test_a_block_is_convnext_s_in_one_dimension():
             )
         x = random(2, 6, 11)
         torch.testing.assert_close(block(x), theirs(x[:, :, None])[:, :, 0])
+
+
+def test_the_prior_s_bands_are_the_mel_s_and_it_is_as_loud_as_the_mel():
+    """A network that adds nothing to FreeV's prior, on a mel whose pseudo-inverse is positive."""
+    mel = MELS[0]
+    head = Vocos(mel, 16, 32, 1).head
+    torch.nn.init.zeros_(head.out.weight)
+    spectra = []
+    head.istft.register_forward_pre_hook(lambda _, spectrum: spectra.append(spectrum[0]))
+    filters = torch.from_numpy(mel_filter_bank(mel))
+    smooth = torch.linspace(2.0, 0.5, 513)[:, None].expand(-1, 3)
+    bands = (filters @ smooth)[None].log()
+    for gain in (1.0, 4.0):
+        head(torch.zeros(1, 3, 16), bands + math.log(gain))
+    rebuilt = filters @ spectra[0].abs()
+    torch.testing.assert_close(rebuilt.log(), bands, atol=0.05, rtol=0)
+    torch.testing.assert_close(spectra[1], 4 * spectra[0], atol=1e-3, rtol=1e-3)
 
 
 def test_half_precision_stops_before_the_spectrum():

@@ -1,22 +1,35 @@
-"""Reads experiment configs: json5 files with a `base_config` chain, and overrides."""
+"""Reads experiment configs: json5 files with a `base_config` chain, then overrides.
+
+    exp_config.json -> config/<model>.json -> config/base.json
+
+The nearest file wins, objects merge, lists replace; `key.path=value` overrides come last.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from config.schema import Config
-from config.typed_json import ConfigError, Origins, build, merge, nested, parse_value, read_chain
+import json5
+
+from config.schema import EXPERIMENTS, Config
+from config.typed_json import ConfigError, Origins, build, keys_of, not_text
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMMAND_LINE = "the command line"
+NOT_SETTINGS = ("base_config", "$schema")  # the chain's next file; what an editor checks it by
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads `path` with its `base_config` chain, applies `key.path=value` overrides, checks all."""
-    data, origins = read_chain(Path(path))
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"{override!r} is neither an option nor an override key.path=value")
-        merge(data, nested(name.split("."), parse_value(text)), origins, "the command line")
+    data, origins = read_chain(find_config(path))
+    given = parse_overrides(overrides)
+    for name, text in given.items():
+        merge(data, nested(name, parse_value(text)), origins, COMMAND_LINE)
+    for name in given.keys() & not_text(experiment(data, path), data):  # log_dir=2026
+        merge(data, nested(name, given[name]), origins, COMMAND_LINE)
     return config_from_dict(data, origins, default_origin=str(path))
 
 
@@ -24,4 +37,117 @@ def config_from_dict(
     data: dict, origins: dict | None = None, default_origin: str = "config"
 ) -> Config:
     """Builds the typed config; errors name the file that an offending key came from."""
-    return build(Config, data, (), Origins(origins or {}, default_origin))
+    cls, origins = experiment(data, default_origin), origins or {}
+    for other, owner in EXPERIMENTS.items():
+        for path in (origins.keys() & keys_of(owner)) - set(keys_of(cls)):
+            raise ConfigError(
+                f"{origins[path]}: {'.'.join(path)}: a key of model_type {other}, not of"
+                f" {data['model_type']}"
+            )
+    return build(cls, data, (), Origins(origins, default_origin))
+
+
+def experiment(data: dict, origin: object) -> type:
+    """The type of the config that `data` is for, by its model_type."""
+    kind = data.get("model_type")
+    if kind not in [*EXPERIMENTS]:
+        raise ConfigError(f"{origin}: model_type: {kind!r} must be one of {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[kind]
+
+
+# ---------------------------------------------------------------- files
+
+
+def find_config(path: str | Path) -> Path:
+    """A file that the user names, from where the user is: scripts go to the repository's root."""
+    named = Path(path).expanduser()
+    return _find(named, [Path(os.environ.get("ARION_CALLER_DIR", "")), Path()], "")
+
+
+def read_chain(path: Path) -> tuple[dict, dict]:
+    """The settings of a file and of those that it builds on, and the file that each came from."""
+    chain: dict[Path, dict] = {}
+    while True:
+        if path in chain:
+            raise ConfigError(f"{path}: base_config leads back to a file that it came from")
+        chain[path] = data = read_json5(path)
+        base = data.get("base_config")
+        if base is None:
+            break
+        if not isinstance(base, str):
+            raise ConfigError(f"{path}: base_config must be a path, not {base!r}")
+        path = _find(Path(base), [path.parent, REPOSITORY], f" (base_config of {path})")
+    merged, origins = {}, {}
+    for file, data in reversed(chain.items()):
+        settings = {name: value for name, value in data.items() if name not in NOT_SETTINGS}
+        merge(merged, settings, origins, str(file))
+    return merged, origins
+
+
+def _find(path: Path, folders: list[Path], named: str) -> Path:
+    for folder in folders:
+        if (folder / path).is_file():
+            return (folder / path).resolve()
+    raise ConfigError(f"{path}: no such config file{named}")
+
+
+def read_json5(path: Path) -> dict:
+    """One config file as a dictionary, or a ConfigError that says what is wrong with it."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text: {error}") from None
+    try:
+        data = json5.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold an object {{...}}, not {type(data).__name__}")
+    return data
+
+
+def merge(base: dict, update: dict, origins: dict, origin: str, path: tuple[str, ...] = ()) -> None:
+    """Merges `update` into `base`: objects key by key, all else replaced; notes the origins."""
+    for name, value in update.items():
+        here = (*path, name)
+        if isinstance(value, dict) and isinstance(base.get(name), dict):
+            merge(base[name], value, origins, origin, here)
+        else:
+            base[name] = value
+            origins[here] = origin
+
+
+# ---------------------------------------------------------------- overrides
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[tuple[str, ...], str]:
+    """{("train", "max_steps"): "9"} of ["train.max_steps=9"]; each key may be given once."""
+    given: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{override!r} is neither an option nor an override key.path=value")
+        path = tuple(name.split("."))
+        if path in given:
+            both = json.dumps([given[path], text], ensure_ascii=False)
+            raise ConfigError(
+                f"{COMMAND_LINE}: {name}: given twice, as {given[path]!r} and {text!r}; a key that"
+                f" takes several takes a list: '{name}={both}'"
+            )
+        given[path] = text
+    return given
+
+
+def nested(path: Sequence[str], value: object) -> dict:
+    """{"a": {"b": value}} of the path a, b."""
+    for name in reversed(path):
+        value = {name: value}
+    return value
+
+
+def parse_value(text: str) -> object:
+    """An override's value: JSON where it is JSON (2, true, null, [1, 2]), else the text itself."""
+    try:
+        return json5.loads(text)
+    except (ValueError, RecursionError):
+        return text

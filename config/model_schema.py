@@ -1,10 +1,16 @@
-"""The keys below `model.`: shapes of networks, losses and the noise schedule."""
+"""The keys below `model.` and samplers: shapes of networks, losses and the noise schedule."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
-from config.typed_json import ConfigError, key
+from pydantic import Field
+
+from config.typed_json import Count, NotNegative, Place, Positive, Whole, fixed, typed
+
+NormWidth = Annotated[int, Field(ge=32, multiple_of=32)]  # channels that group norms divide
+Counts = Annotated[list[Count], Field(min_length=1)]
+Beta = Annotated[float, Field(gt=0, lt=1)]
 
 
 def norm_groups(channels: int) -> int:
@@ -15,22 +21,16 @@ def norm_groups(channels: int) -> int:
     return min(32, channels // 4)
 
 
-@dataclass(frozen=True)
+@typed
 class AutoencoderKLConfig:
-    ch: int = key(low=32)
-    ch_mult: list[int] = key(low=1)
-    num_res_blocks: int = key(low=1)
-    attention: bool = key()
-    in_channels: int = key(low=1)
-    out_ch: int = key(low=1)
-    z_channels: int = key(low=1)
-    double_z: bool = key(choices=(True,))
-
-    def __post_init__(self) -> None:
-        if self.ch % 32:
-            raise ConfigError(f"ch {self.ch} must be a multiple of 32 (for its group norms)")
-        if not self.ch_mult:
-            raise ConfigError("ch_mult must name at least one level")
+    ch: NormWidth
+    ch_mult: Counts
+    num_res_blocks: Count
+    attention: bool
+    in_channels: Annotated[int, fixed(1, "a mel has one channel")]
+    out_ch: Annotated[int, fixed(1, "a mel has one channel")]
+    z_channels: Count
+    double_z: Annotated[bool, fixed(True, "the encoder gives mean and log-variance")]
 
     @property
     def norm_groups(self) -> int:
@@ -41,53 +41,46 @@ class AutoencoderKLConfig:
         """Mel frames (and bands) per latent column (and row)."""
         return 2 ** (len(self.ch_mult) - 1)
 
+    def latent_shape(self, n_mel: int, frames: int) -> tuple[int, int, int]:
+        """[z, height, width] of the latent of a mel; `downsampling` divides both its sizes."""
+        return self.z_channels, n_mel // self.downsampling, frames // self.downsampling
 
-@dataclass(frozen=True)
+
+@typed
 class LossConfig:
-    logvar_init: float = key()
-    kl_weight: float = key(low=0)
-    disc_start: int = key(low=0)
-    disc_weight: float = key(low=0)
-    disc_factor: float = key(low=0)
-    disc_channels: int = key(low=8)
-    disc_num_layers: int = key(low=1)
-    max_adapt_d_weight: float = key(above=0)
-
-    def __post_init__(self) -> None:
-        if self.disc_channels % 8:
-            raise ConfigError(f"disc_channels {self.disc_channels} must be a multiple of 8")
+    logvar_init: float
+    kl_weight: NotNegative
+    disc_start: Whole
+    disc_weight: NotNegative
+    disc_factor: NotNegative
+    disc_channels: Annotated[int, Field(ge=8, multiple_of=8)]
+    disc_num_layers: Count
+    max_adapt_d_weight: Positive
 
 
-@dataclass(frozen=True)
+@typed
 class UNetConfig:
-    in_channels: int = key(low=1)
-    out_channels: int = key(low=1)
-    model_channels: int = key(low=32)
-    channel_mult: list[int] = key(low=1)
-    num_res_blocks: int = key(low=1)
-    attention_resolutions: list[int] = key(low=1)
-    num_heads: int = key(low=1)
-    transformer_depth: int = key(low=1)
-    context_dim: int = key(low=1)
+    in_channels: Count
+    out_channels: Count
+    model_channels: NormWidth
+    channel_mult: Counts
+    num_res_blocks: Count
+    attention_resolutions: list[Count]
+    num_heads: Count
+    transformer_depth: Count
+    context_dim: Count
 
     def __post_init__(self) -> None:
-        if self.model_channels % 32:
-            raise ConfigError(
-                f"model_channels {self.model_channels} must be a multiple of 32 (for its group"
-                " norms)"
-            )
-        if not self.channel_mult:
-            raise ConfigError("channel_mult must name at least one level")
         for mult in self.channel_mult:
             if self.model_channels * mult % self.num_heads:
-                raise ConfigError(
+                raise ValueError(
                     f"num_heads {self.num_heads} must divide model_channels x channel_mult ="
                     f" {self.model_channels * mult}"
                 )
         reachable = [2**level for level in range(len(self.channel_mult))]
         for factor in self.attention_resolutions:
             if factor not in reachable:
-                raise ConfigError(
+                raise ValueError(
                     f"attention_resolutions {factor} must be one of {reachable}, the downsampling"
                     f" factors of {len(reachable)} levels"
                 )
@@ -97,47 +90,63 @@ class UNetConfig:
         return norm_groups(self.model_channels)
 
 
-@dataclass(frozen=True)
+@typed
 class NoiseSchedulerConfig:
     """The keys of diffusers' schedulers, under their names there."""
 
-    num_train_timesteps: int = key(low=2)
-    beta_start: float = key(above=0, below=1)
-    beta_end: float = key(above=0, below=1)
-    beta_schedule: str = key(choices=("linear", "scaled_linear", "squaredcos_cap_v2"))
-    prediction_type: str = key(choices=("epsilon", "v_prediction"))
-    clip_sample: bool = key()
-    steps_offset: int = key(low=0)
-    set_alpha_to_one: bool = key()
-    skip_prk_steps: bool = key()
+    num_train_timesteps: Annotated[int, Field(ge=2)]
+    beta_start: Beta
+    beta_end: Beta
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+    prediction_type: Literal["epsilon", "v_prediction"]
+    clip_sample: Annotated[bool, fixed(False, "a latent has no bounds to be clipped to")]
+    steps_offset: Annotated[int, fixed(1, "samplers lay their steps to the schedule's last")]
+    set_alpha_to_one: bool
+    skip_prk_steps: Annotated[bool, fixed(True, "pndm starts without Runge-Kutta steps")]
 
     def __post_init__(self) -> None:
         if self.beta_start > self.beta_end:
-            raise ConfigError(
+            raise ValueError(
                 f"beta_start {self.beta_start} must not exceed beta_end {self.beta_end}"
             )
 
 
-@dataclass(frozen=True)
+@typed
 class SmallT5Config:
-    vocab_size: int = key(low=64)
-    d_model: int = key(low=8)
-    num_layers: int = key(low=1)
-    num_heads: int = key(low=1)
-    d_ff: int = key(low=8)
+    vocab_size: Annotated[int, Field(ge=64)]
+    d_model: Annotated[int, Field(ge=8)]
+    num_layers: Count
+    num_heads: Count
+    d_ff: Annotated[int, Field(ge=8)]
 
     def __post_init__(self) -> None:
         if self.d_model % self.num_heads:
-            raise ConfigError(f"num_heads {self.num_heads} must divide d_model {self.d_model}")
+            raise ValueError(f"num_heads {self.num_heads} must divide d_model {self.d_model}")
 
 
-@dataclass(frozen=True)
+@typed
 class TextEncoderConfig:
-    pretrained: str | None
-    max_tokens: int = key(low=2)
-    small: SmallT5Config = key()
+    pretrained: Place | None
+    max_tokens: Annotated[int, Field(ge=2)]
+    small: SmallT5Config
 
     @property
     def learns(self) -> bool:
         """Whether the encoder is a small one that learns together with the U-Net."""
         return self.pretrained is None
+
+
+SamplerName = Literal["ddim", "dpm++", "pndm", "unipc"]
+SAMPLER_NAMES = get_args(SamplerName)
+
+
+def fault_of_steps(sampler: str, num_steps: int, timesteps: int) -> str | None:
+    """The rule that so many steps of a sampler break on a schedule of `timesteps`, or None."""
+    if num_steps > timesteps:
+        return f"must be at most {timesteps}, as trained"
+    # diffusers' steps of pndm are whole timesteps: rounded off often enough, they leave noise.
+    if sampler == "pndm" and num_steps > timesteps // 10 and timesteps % num_steps:
+        return (
+            f"must be at most {timesteps // 10}, or divide {timesteps}, where the sampler is pndm"
+        )
+    return None

@@ -1,9 +1,7 @@
-"""Experiment configs: json5 files with a `base_config` chain, checked against typed dataclasses.
+"""Which keys an experiment's config has, their types, their ranges and what must fit together.
 
-    exp_config.json -> exp_config_base.json -> config/<model>.json -> config/base.json
-
-The nearest file wins, objects merge, lists replace; `key.path=value` overrides come last. Values
-live in the JSON files alone; the dataclasses here say which keys there are, their type and range.
+Values live in the JSON files alone: base.json here has what every model shares, <model>.json what
+is its own. At the end is a class for each model_type.
 """
 
 from __future__ import annotations
@@ -11,44 +9,48 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal, get_args, get_type_hints
+
+from pydantic import BeforeValidator, Field
 
 from config.model_schema import (
     AutoencoderKLConfig,
     LossConfig,
     NoiseSchedulerConfig,
+    SamplerName,
     TextEncoderConfig,
     UNetConfig,
+    fault_of_steps,
 )
-from config.typed_json import ConfigError, key
+from config.typed_json import Count, NotNegative, Place, Positive, Share, Text, Texts, Whole, typed
 
 
-@dataclass(frozen=True)
+@typed
 class MelConfig:
     """What fixes a mel. Two mels are interchangeable exactly if these agree."""
 
-    sample_rate: int = key(low=1000, high=192000)  # Hz
-    n_fft: int = key(low=16)  # samples
-    win_size: int = key(low=16)  # samples
-    hop_size: int = key(low=1)  # samples
-    n_mel: int = key(low=1)  # bands
-    fmin: float = key(low=0)  # Hz
-    fmax: float = key(above=0)  # Hz
+    sample_rate: Annotated[int, Field(ge=1000, le=192000)]  # Hz
+    n_fft: Annotated[int, Field(ge=16)]  # samples
+    win_size: Annotated[int, Field(ge=16)]  # samples
+    hop_size: Count  # samples
+    n_mel: Count  # bands
+    fmin: NotNegative  # Hz
+    fmax: Positive  # Hz
 
     def __post_init__(self) -> None:
         if not self.fmin < self.fmax <= self.sample_rate / 2:
-            raise ConfigError(
-                f"fmin {self.fmin:g} and fmax {self.fmax:g} must satisfy fmin < fmax <="
+            raise ValueError(
+                f"fmax {self.fmax:g} and fmin {self.fmin:g} must satisfy fmin < fmax <="
                 f" sample_rate / 2 = {self.sample_rate / 2:g} Hz"
             )
         if not self.hop_size <= self.win_size <= self.n_fft:
-            raise ConfigError(
+            raise ValueError(
                 f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft}"
                 " must hold"
             )
         if (self.n_fft - self.hop_size) % 2:
-            raise ConfigError(
+            raise ValueError(
                 f"n_fft - hop_size = {self.n_fft - self.hop_size} must be even: half pads each side"
             )
 
@@ -71,168 +73,189 @@ class MelConfig:
         return self.sample_rate / self.hop_size
 
 
-@dataclass(frozen=True)
-class PreprocessConfig:
-    processed_dir: str
-    train_file: str
-    valid_file: str
-    test_file: str
-    valid_fraction: float = key(low=0, below=1)
-    sample_rate: int = key()
-    n_fft: int = key()
-    win_size: int = key()
-    hop_size: int = key()
-    n_mel: int = key()
-    fmin: float = key()
-    fmax: float = key()
-    segment_frames: int = key(low=1)
+MEL_KEYS = tuple(field.name for field in dataclasses.fields(MelConfig))
 
-    def __post_init__(self) -> None:
-        _ = self.mel  # MelConfig declares and checks the ranges
+
+@typed
+class PreprocessConfig(MelConfig):
+    """The mel's settings, and where it goes and how much of it a model sees."""
+
+    processed_dir: Place
+    cache_dir: Place | None
+    valid_fraction: Share
+    segment_frames: Count
 
     @property
     def mel(self) -> MelConfig:
-        return MelConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(MelConfig)})
+        return MelConfig(**{name: getattr(self, name) for name in MEL_KEYS})
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    # Stage 1
-    autoencoderkl: AutoencoderKLConfig | None = None
-    loss: LossConfig | None = None
-    # Stage 2
-    autoencoder_path: str | None = None
-    text_encoder: TextEncoderConfig | None = None
-    audioldm: UNetConfig | None = None
-    noise_scheduler: NoiseSchedulerConfig | None = None
-    caption_dropout: float | None = key(low=0, high=1, default=None)
-    snr_gamma: float | None = key(above=0, default=None)
-
-
-@dataclass(frozen=True)
+@typed
 class AdamConfig:
-    lr: float = key(above=0)
-    betas: list[float] = key(low=0, below=1)
-    eps: float = key(above=0)
-    weight_decay: float = key(low=0)
-
-    def __post_init__(self) -> None:
-        if len(self.betas) != 2:
-            raise ConfigError(f"betas {self.betas} must be two numbers")
+    lr: Positive
+    betas: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    eps: Positive
+    weight_decay: NotNegative
 
 
-@dataclass(frozen=True)
+@typed
 class TrainConfig:
-    random_seed: int = key(low=0, below=2**32)
-    batch_size: int = key(low=1)
-    gradient_accumulation_steps: int = key(low=1)
-    max_steps: int = key(low=1)
-    adam: AdamConfig = key()
-    warmup_steps: int = key(low=0)
-    lr_schedule: str = key(choices=("constant", "linear", "cosine"))
-    grad_clip: float = key(above=0)
-    ema_decay: float = key(low=0, below=1)
-    mixed_precision: str = key(choices=("auto", "no", "bf16"))
-    compile: bool = key()
-    gradient_checkpointing: bool = key()
-    init_from: str | None = key()
-    num_workers: int = key(low=0)
-    save_summary_steps: int = key(low=1)
-    valid_interval: int = key(low=1)
-    sample_interval: int = key(low=1)
-    save_checkpoints_steps: int = key(low=1)
-    keep_checkpoint_max: int = key(low=1)
-    valid_clips: int | None = key(low=1)
+    random_seed: Annotated[int, Field(ge=0, lt=2**32)]
+    batch_size: Count
+    gradient_accumulation_steps: Count
+    max_steps: Count
+    adam: AdamConfig
+    warmup_steps: Whole
+    lr_schedule: Literal["constant", "linear", "cosine"]
+    grad_clip: Positive
+    ema_decay: Share
+    mixed_precision: Literal["auto", "no", "bf16"]
+    compile: bool
+    gradient_checkpointing: bool
+    init_from: Place | None
+    num_workers: Whole
+    save_summary_steps: Count
+    valid_interval: Count
+    sample_interval: Count
+    save_checkpoints_steps: Count
+    keep_checkpoint_max: Count
+    valid_clips: Count | None
 
     def __post_init__(self) -> None:
         if self.batch_size % self.gradient_accumulation_steps:
-            raise ConfigError(
+            raise ValueError(
                 f"gradient_accumulation_steps {self.gradient_accumulation_steps} must divide"
                 f" batch_size {self.batch_size}"
             )
 
 
-@dataclass(frozen=True)
+@typed
 class InferenceConfig:
-    sampler: str = key(choices=("ddim", "dpm++", "pndm", "unipc"))
-    num_steps: int = key(low=1)
-    guidance_scale: float = key(low=1)
-    vocoder: str = key()
-    demo_prompts: list[str] = key()
+    sampler: SamplerName
+    num_steps: Count
+    guidance_scale: Annotated[float, Field(ge=1)]
+    vocoder: Place
+    demo_prompts: Annotated[Texts, Field(min_length=1)]
 
 
-def fault_of_steps(sampler: str, num_steps: int, timesteps: int) -> str | None:
-    """The rule that so many steps of a sampler break on a schedule of `timesteps`, or None."""
-    if num_steps > timesteps:
-        return f"must be at most {timesteps}, as trained"
-    # diffusers' steps of pndm are whole timesteps: rounded off often enough, they leave noise.
-    if sampler == "pndm" and num_steps > timesteps // 10 and timesteps % num_steps:
-        return (
-            f"must be at most {timesteps // 10}, or divide {timesteps}, where the sampler is pndm"
-        )
-    return None
+@typed
+class AutoencoderKLModel:
+    autoencoderkl: AutoencoderKLConfig
+    loss: LossConfig
 
 
-STAGE_KEYS = {
-    "AutoencoderKL": ("autoencoderkl", "loss"),
-    "AudioLDM": ("text_encoder", "audioldm", "noise_scheduler", "caption_dropout"),
-}
+@typed
+class AudioLDMModel:
+    latent: Annotated[list[Count], Field(min_length=3, max_length=3)]  # z, height, width
+    autoencoder_path: Place | None
+    text_encoder: TextEncoderConfig
+    audioldm: UNetConfig
+    noise_scheduler: NoiseSchedulerConfig
+    caption_dropout: Annotated[float, Field(ge=0, le=1)]
+    snr_gamma: Positive | None
+
+    def __post_init__(self) -> None:
+        text, unet = self.text_encoder, self.audioldm
+        # The U-Net reads the noisy latent alone. One that edits a sound would read its latent, too.
+        if not unet.in_channels == unet.out_channels == self.latent[0]:
+            raise ValueError(
+                f"audioldm.in_channels {unet.in_channels} and audioldm.out_channels"
+                f" {unet.out_channels} must be {self.latent[0]}, the channels of model.latent"
+                f" {self.latent}"
+            )
+        if text.learns and text.small.d_model != unet.context_dim:
+            raise ValueError(
+                f"text_encoder.small.d_model {text.small.d_model} and audioldm.context_dim"
+                f" {unet.context_dim} must be equal"
+            )
 
 
-@dataclass(frozen=True)
-class Config:
-    """A whole experiment."""
+# ---------------------------------------------------------------- whole experiments
 
-    dataset: list[str]
-    dataset_path: dict[str, str]
-    log_dir: str
+
+def _split(value: object) -> object:
+    return value.split(",") if isinstance(value, str) else value
+
+
+@typed
+class Experiment:
+    """What the config of every model has."""
+
+    SHAPES: ClassVar = ("model_type", *(f"preprocess.{name}" for name in MEL_KEYS))
+    """What a run's weights are made for: it cannot change when the run goes on."""
+
+    # dataset=ESC10,AudioCaps on a command line
+    dataset: Annotated[list[Text], Field(min_length=1), BeforeValidator(_split)]
+    dataset_path: dict[str, Place]
+    log_dir: Place
     preprocess: PreprocessConfig
     train: TrainConfig
-    model_type: str = key(choices=tuple(STAGE_KEYS))
-    model: ModelConfig = key()
-    inference: InferenceConfig | None = None
 
     def __post_init__(self) -> None:
         for name in self.dataset:
             if Path(name).name != name or name in ("", ".", ".."):
-                raise ConfigError(f"dataset {name!r} must be a plain folder name")
-        if not self.dataset or len(set(self.dataset)) != len(self.dataset):
-            raise ConfigError(f"dataset {self.dataset} must name at least one data set, each once")
-        for stage, keys in STAGE_KEYS.items():
-            for name in keys:
-                present = getattr(self.model, name) is not None
-                if present != (stage == self.model_type):
-                    rule = "is needed by" if not present else "does not belong in"
-                    raise ConfigError(
-                        f"model.{name} {rule} a config of model_type {self.model_type}"
-                    )
-        if self.train.gradient_checkpointing and self.model_type != "AudioLDM":
-            raise ConfigError(
-                "train.gradient_checkpointing is for model_type AudioLDM; in stage 1, save memory"
-                " with train.gradient_accumulation_steps"
-            )
-        if self.model.autoencoderkl is not None:
-            factor = self.model.autoencoderkl.downsampling
-            for name in ("n_mel", "segment_frames"):
-                if getattr(self.preprocess, name) % factor:
-                    raise ConfigError(
-                        f"preprocess.{name} {getattr(self.preprocess, name)} must be a multiple of"
-                        f" {factor}, the downsampling of model.autoencoderkl.ch_mult"
-                    )
-        if self.model_type == "AudioLDM":
-            if self.inference is None:
-                raise ConfigError("inference is needed by a config of model_type AudioLDM")
-            steps = self.inference.num_steps
-            schedule = self.model.noise_scheduler.num_train_timesteps
-            if fault := fault_of_steps(self.inference.sampler, steps, schedule):
-                raise ConfigError(f"inference.num_steps {steps} {fault}")
-            text, unet = self.model.text_encoder, self.model.audioldm
-            if text.learns and text.small.d_model != unet.context_dim:
-                raise ConfigError(
-                    f"model.text_encoder.small.d_model {text.small.d_model} and"
-                    f" model.audioldm.context_dim {unet.context_dim} must be equal"
-                )
+                raise ValueError(f"dataset {name!r} must be a plain folder name")
+        if len(set(self.dataset)) != len(self.dataset):
+            raise ValueError(f"dataset {self.dataset} must name each data set once")
 
     def to_dict(self) -> dict:
         """Plain JSON values, from which `config_from_dict` makes the same config again."""
         return dataclasses.asdict(self)
+
+
+@typed
+class AutoencoderKLExperiment(Experiment):
+    SHAPES: ClassVar = (
+        *(*Experiment.SHAPES, "model.autoencoderkl"),
+        *("model.loss.disc_channels", "model.loss.disc_num_layers"),
+    )
+
+    model_type: Literal["AutoencoderKL"]
+    model: AutoencoderKLModel
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train.gradient_checkpointing:
+            raise ValueError(
+                "train.gradient_checkpointing is for model_type AudioLDM; in stage 1, save memory"
+                " with train.gradient_accumulation_steps"
+            )
+        factor = self.model.autoencoderkl.downsampling
+        for name in ("n_mel", "segment_frames"):
+            if getattr(self.preprocess, name) % factor:
+                raise ValueError(
+                    f"preprocess.{name} {getattr(self.preprocess, name)} must be a multiple of"
+                    f" {factor}, the downsampling of model.autoencoderkl.ch_mult"
+                )
+
+
+@typed
+class AudioLDMExperiment(Experiment):
+    SHAPES: ClassVar = (
+        *(*Experiment.SHAPES, "model.latent", "model.audioldm", "model.noise_scheduler"),
+        *("model.text_encoder.pretrained", "model.text_encoder.small"),
+    )
+
+    model_type: Literal["AudioLDM"]
+    model: AudioLDMModel
+    inference: InferenceConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        (_, height, width), mel = self.model.latent, self.preprocess
+        factor = mel.n_mel // height or 1
+        fitting = [mel.n_mel // factor, mel.segment_frames // factor]
+        if [height * factor, width * factor] != [mel.n_mel, mel.segment_frames]:
+            raise ValueError(
+                f"model.latent {self.model.latent} must be [z, height, width] of preprocess.n_mel"
+                f" {mel.n_mel} and preprocess.segment_frames {mel.segment_frames}, both divided by"
+                f" the VAE's downsampling: {fitting} where that is {factor}"
+            )
+        schedule, steps = self.model.noise_scheduler, self.inference.num_steps
+        fault = fault_of_steps(self.inference.sampler, steps, schedule.num_train_timesteps)
+        if fault:
+            raise ValueError(f"inference.num_steps {steps} {fault}")
+
+
+Config = AutoencoderKLExperiment | AudioLDMExperiment
+EXPERIMENTS = {get_type_hints(cls)["model_type"].__args__[0]: cls for cls in get_args(Config)}

@@ -3,71 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-TURNS = 10  # steps until every average has been renewed
+EACH_STEP = 1000  # steps from the start that are averaged one by one
+EVERY = 10  # steps from then on, of which the last one is averaged for all
 
 
 class EMA:
-    """Exponential moving average of parameters, in float32 whatever their own precision.
+    """Exponential moving average of a module's parameters, in float32 whatever their precision.
 
-    Each step averages a tenth of them, in turn: all of them would move as many bytes as half an
-    optimizer step, and over the 1 / (1 - decay) steps of the average, every tenth is as good.
+    Step s (counted from 0) is averaged by d = min(decay, (1 + s) / (10 + s)):
 
-    Args:
-        parameters: those to average, in an order that every later call repeats.
-        decay: share of the average that a step keeps, once warmed up. [0, 1)
+        shadow <- d shadow + (1 - d) parameter
+
+    The second term lets the average leave the random start behind within the first steps. After
+    EACH_STEP steps, only every tenth step is averaged, with the product of ten d: the average spans
+    1 / (1 - decay) steps, thousands at such lengths, and a pass over all weights costs a large
+    model several per cent of a step on a CPU.
 
     Attributes:
-        shadow: the averages, one tensor per parameter; all the state there is.
+        shadow: the averages by name of parameter; all the state there is.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.shadow = [
-            parameter.detach().to(torch.float32, copy=True, memory_format=torch.preserve_format)
-            for parameter in parameters
-        ]
-        self.turns = even_shares([average.numel() for average in self.shadow], TURNS)
+        self.parameters = dict(module.named_parameters())
+        self.shadow = {
+            name: parameter.detach().to(torch.float32, copy=True)
+            for name, parameter in self.parameters.items()
+        }
 
     @torch.no_grad()
-    def update(self, parameters: Iterable[nn.Parameter], step: int) -> None:
-        """shadow <- D shadow + (1 - D) parameter, for those whose turn it is at `step`.
-
-        D is the product of d = min(decay, (1 + s) / (10 + s)) over the steps s since their last
-        turn. The second term lets the average leave the random start behind within the first steps.
-        """
-        turn = self.turns[step % TURNS]
-        if not turn:
+    def update(self, step: int) -> None:
+        """Averages the weights as they are after `step`."""
+        if step >= EACH_STEP and (step + 1) % EVERY:
             return
-        since = range(max(0, step - TURNS + 1), step + 1)
+        since = range(step - EVERY + 1, step + 1) if step >= EACH_STEP else [step]
         kept = math.prod(min(self.decay, (1 + s) / (10 + s)) for s in since)
-        parameters = list(parameters)
-        current = [parameters[number].detach().float() for number in turn]
-        torch._foreach_lerp_([self.shadow[number] for number in turn], current, 1.0 - kept)
+        current = [parameter.float() for parameter in self.parameters.values()]
+        torch._foreach_lerp_(list(self.shadow.values()), current, 1.0 - kept)
+
+    @torch.no_grad()
+    def load(self, averages: dict[str, Tensor]) -> None:
+        """Sets the averages to tensors by name of parameter."""
+        for name, average in self.shadow.items():
+            average.copy_(averages[name])
 
     @contextmanager
-    def swapped(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    def swapped(self) -> Iterator[None]:
         """Within the `with` block, the parameters hold the averages."""
-        current = [parameter.detach() for parameter in parameters]
+        current = [parameter.detach() for parameter in self.parameters.values()]
         kept = [tensor.clone() for tensor in current]
-        torch._foreach_copy_(current, self.shadow)
+        torch._foreach_copy_(current, list(self.shadow.values()))
         try:
             yield
         finally:
             torch._foreach_copy_(current, kept)
-
-
-def even_shares(sizes: list[int], count: int) -> list[list[int]]:
-    """Numbers of `sizes` in `count` shares whose sums differ little: the largest come first."""
-    shares: list[list[int]] = [[] for _ in range(count)]
-    sums = [0] * count
-    for number in sorted(range(len(sizes)), key=lambda n: -sizes[n]):
-        smallest = sums.index(min(sums))
-        shares[smallest].append(number)
-        sums[smallest] += sizes[number]
-    return shares

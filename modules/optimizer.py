@@ -37,21 +37,26 @@ def learning_rate(train: TrainConfig, step: int) -> float:
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Of all gradients together, unread."""
+    """Norm of all gradients together, on their device: reading it would wait for the device."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return nn.utils.get_total_norm(gradients, foreach=True)
 
 
-def update(
-    optimizer: torch.optim.Optimizer, rate: float, norm: Tensor, largest: float, skip: Tensor
+def optimizer_step(
+    optimizer: torch.optim.Optimizer, rate: float, norm: Tensor, max_norm: float, skip: Tensor
 ) -> None:
-    """One optimizer step, left out where `skip` (a tensor, 0 or 1) is 1, and fresh gradients.
+    """One step at learning rate `rate`, with gradients clipped to `max_norm`; then no gradients.
 
-    Gradients of a `norm` above `largest` are scaled down to it. The fused kernel does that on its
-    way, and reads the flag on the device (both are meant for loss scaling), so nobody waits.
+    Args:
+        norm: of this optimizer's gradients together.
+        skip: a tensor, 0 or 1; 1 leaves weights and moments as they are.
+
+    The fused kernel has two inputs for loss scaling, a divisor of the gradients and a flag to leave
+    the step out. Here they clip and skip, which needs no pass over the gradients and no wait for
+    the device.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.grad_scale, optimizer.found_inf = (norm / largest).clamp(min=1), skip
+    optimizer.grad_scale, optimizer.found_inf = (norm / max_norm).clamp(min=1), skip
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -8,11 +8,10 @@ longer on YouTube are missing in every copy: they are counted and left out.
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 from preprocessors.folder import SoundFolder
-from preprocessors.source import Source
-from preprocessors.table import read_table, usable_caption
+from preprocessors.records import Records, Skip, by_split
+from preprocessors.table import fault_of_caption, one_line, read_table
 from utils.errors import UserError
 
 CSV_FILES = {"train": ("train.csv",), "valid": ("val.csv", "valid.csv"), "test": ("test.csv",)}
@@ -32,35 +31,32 @@ def csv_files(folder: SoundFolder) -> dict[str, str]:
     return found
 
 
-def read_audiocaps(folder: SoundFolder, dataset: str) -> Source:
-    """Records and sound files of the CSVs in `folder`."""
-    tables = csv_files(folder)
-    source = Source(origin=tables)
-    stems: dict[str, dict[str, str]] = {}  # Uid -> names that its file may go by, see `stems_of`
-    for split, name in tables.items():
-        for where, row in read_table(folder.path(name), COLUMNS, source.skipped):
-            record = _record(row, where, dataset, source)
-            if record is not None:
-                source.records.append((split, record))
-                known = stems.setdefault(record["Uid"], stems_of(record["Uid"]))
-                known[row["audiocap_id"]] = "<audiocap_id>"
-    find_files(folder, stems, source)
-    return source
+def read_audiocaps(folder: SoundFolder, dataset: str) -> Records:
+    """Records of the CSVs in `folder`, and how the file of each may be called."""
+    origin = csv_files(folder)
+    records, skipped, stems = [], [], {}
+    for split, name in origin.items():
+        rows, left_out = read_table(folder.path(name), COLUMNS)
+        skipped += left_out
+        for where, row in rows:
+            row = {column: one_line(text) for column, text in row.items()}
+            fault = _fault_of_row(row)
+            if fault is not None:
+                skipped.append(Skip(fault, where))
+                continue
+            start = int(row["start_time"]) * 1000
+            uid = f"{row['youtube_id']}_{start}_{start + CLIP_MS}"
+            records.append((split, {"Dataset": dataset, "Uid": uid, "Caption": row["caption"]}))
+            stems.setdefault(uid, stems_of(uid))[row["audiocap_id"]] = "<audiocap_id>"
+    return Records(by_split(records), origin, tuple(skipped), stems=stems)
 
 
-def _record(row: dict, where: str, dataset: str, source: Source) -> dict | None:
+def _fault_of_row(row: dict[str, str]) -> str | None:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", row["youtube_id"]):
-        source.skipped.add("youtube_id with other characters than A-Z a-z 0-9 _ -", where)
-        return None
+        return "youtube_id with other characters than A-Z a-z 0-9 _ -"
     if not re.fullmatch(r"[0-9]{1,7}", row["start_time"]):
-        source.skipped.add("start_time that is not a whole number of seconds", where)
-        return None
-    caption = usable_caption(row["caption"], where, source.skipped)
-    if caption is None:
-        return None
-    start = int(row["start_time"]) * 1000
-    uid = f"{row['youtube_id']}_{start}_{start + CLIP_MS}"
-    return {"Dataset": dataset, "Uid": uid, "Caption": caption}
+        return "start_time that is not a whole number of seconds"
+    return fault_of_caption(row["caption"])
 
 
 def stems_of(uid: str) -> dict[str, str]:
@@ -78,18 +74,3 @@ def stems_of(uid: str) -> dict[str, str]:
         youtube_id: "<youtube_id>",
         f"Y{youtube_id}": "Y<youtube_id>",
     }
-
-
-def find_files(folder: SoundFolder, stems: dict[str, dict[str, str]], source: Source) -> None:
-    """Notes in `source` the file of each Uid: the first of its names that there is a file for."""
-    naming: Counter[str] = Counter()
-    splits = {record["Uid"]: split for split, record in source.records}
-    for uid, kinds in stems.items():
-        csv_stem = CSV_FILES[splits[uid]][0].removesuffix(".csv")
-        for stem, kind in kinds.items():
-            file = folder.find_stem(stem, csv_stem)
-            if file is not None:
-                source.files[uid] = file
-                naming[kind] += 1
-                break
-    source.naming = dict(naming.most_common())

@@ -9,6 +9,7 @@ The traits of a clip, drawn from (seed, number), decide both its sound and its c
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,8 @@ from utils.audio import write_wav
 
 CLIP_SECONDS = 2.56  # 160 mel frames of 256 samples at 16 kHz
 # A round holds one clip of every kind and one of two events; each tenth round is for validation.
-ROUNDS = 80
 CLIPS_PER_ROUND = len(KINDS) + 1
 VALID_EVERY = 10
-
-PROMPTS_PER_KIND = 10
 
 
 @dataclass(frozen=True)
@@ -56,9 +54,9 @@ class DemoClip:
         return np.concatenate(events)
 
 
-def demo_clips(seed: int) -> list[DemoClip]:
+def demo_clips(seed: int, rounds: int = 80) -> list[DemoClip]:
     """The whole set's captions and traits; a clip depends on nothing but (seed, its index)."""
-    return [_clip(seed, index) for index in range(ROUNDS * CLIPS_PER_ROUND)]
+    return [_clip(seed, index) for index in range(rounds * CLIPS_PER_ROUND)]
 
 
 def _clip(seed: int, index: int) -> DemoClip:
@@ -82,10 +80,9 @@ def _inner(caption: str) -> str:
     return caption[0].lower() + caption[1:]
 
 
-def make_demo(folder: Path, sample_rate: int, seed: int) -> None:
-    """Writes the data set, some 900 clips; the same files on every machine."""
+def make_demo(folder: Path, clips: Sequence[DemoClip], sample_rate: int, seed: int) -> None:
+    """Writes the data set; the same files on every machine."""
     (folder / "wav").mkdir(parents=True, exist_ok=True)
-    clips = demo_clips(seed)
     for clip in clips:
         write_wav(folder / "wav" / clip.file, clip.wav(sample_rate, seed), sample_rate)
     with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
@@ -94,20 +91,19 @@ def make_demo(folder: Path, sample_rate: int, seed: int) -> None:
         table.writerows([clip.file, clip.caption, clip.split, clip.kind] for clip in clips)
 
 
-def demo_prompts(seed: int) -> list[dict[str, str]]:
-    """A hundred prompts to test with, {"prompt", "Kind"}, ten a kind.
+def demo_prompts(clips: Sequence[DemoClip], per_kind: int = 10) -> list[dict[str, str]]:
+    """Prompts to test with, {"prompt", "Kind"}.
 
-    Seven of each ten are captions of training clips, three are worded as no caption is.
+    Three of each ten are worded as no caption is, the others are captions of training clips.
     """
-    clips = demo_clips(seed)
     return [
         {"prompt": prompt, "Kind": kind.name}
         for kind in KINDS
-        for prompt in [*_familiar(kind, clips), *kind.new_wordings]
+        for prompt in _prompts(kind, clips, per_kind)
     ]
 
 
-def _familiar(kind: Kind, clips: list[DemoClip]) -> list[str]:
-    """Different training captions of the kind, as many as its new wordings leave room for."""
+def _prompts(kind: Kind, clips: Sequence[DemoClip], count: int) -> list[str]:
     captions = [c.caption for c in clips if c.kind == kind.name and c.split == "train"]
-    return list(dict.fromkeys(captions))[: PROMPTS_PER_KIND - len(kind.new_wordings)]
+    new = kind.new_wordings[: round(0.3 * count)]
+    return [*list(dict.fromkeys(captions))[: count - len(new)], *new]

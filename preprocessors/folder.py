@@ -1,46 +1,52 @@
-"""The files below a data set's folder, found once, with links that lead out of it refused."""
+"""The files below a data set's folder, found once; links are followed."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from utils.audio import AudioError
+from utils.decode import AudioError
 from utils.errors import UserError
 
-# What libsndfile decodes. A file that captions.csv names may have any suffix; this is for finding.
-SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf")
+# What is decoded, the surest first. A file that captions.csv names may have any suffix; this is for
+# finding those of AudioCaps, of which downloaders leave the video's sound as it was.
+SOUND_SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"),
+    *(".m4a", ".aac", ".mka", ".webm", ".mp4", ".m4b", ".mkv", ".mov", ".3gp", ".wma", ".wv"),
+)
+NEAREST_SOUGHT = 50  # names; comparing one with tens of thousands takes a while
 
 
 class SoundFolder:
     """All files below `root`, by their path relative to it, with "/" between the parts.
 
-    Links to folders are not followed, except that `wav` itself may be one. Links to files are, as
-    long as they stay inside. `apart` names a folder below the root that holds no sounds (the mels).
+    Links are followed, wherever they lead. `apart` names a folder below the root that holds no
+    sounds (the mels).
     """
 
     def __init__(self, root: str | Path, apart: str | None = None) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise UserError(f"{root}: no such folder of sounds; see dataset_path in the config")
-        self._inside = [os.path.realpath(self.root), os.path.realpath(self.root / "wav")]
         self._files: set[str] = set()
         self._folders: set[str] = set()
-        self._outside: set[str] = set()
         self._unreadable: set[str] = set()
-        self._scan("", apart)
+        self._hints = 0
+        self._scan("", (os.path.realpath(self.root),), apart)
         self._composed = {
             unicodedata.normalize("NFC", name): name
             for name in sorted(self._files)
             if not name.isascii()
         }
-        self._by_stem = self._index(lambda name: os.path.basename(without_suffix(name)))
+        self._by_stem = self._index(_stem)
         self._by_uid = self._index(lambda name: without_suffix(below_wav(name)))
 
-    def _scan(self, folder: str, apart: str | None) -> None:
+    def _scan(self, folder: str, above: tuple[str, ...], apart: str | None) -> None:
+        """`above`: the real paths of the folder and of those that hold it."""
         try:
             entries = sorted(os.scandir(self.root / folder), key=lambda entry: entry.name)
         except PermissionError:
@@ -49,26 +55,22 @@ class SoundFolder:
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
             is_link = entry.is_symlink()
-            is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
-            if is_link and not self._stays_inside(entry.path):
-                self._outside.add(name)
-            elif not is_folder:
+            if not (os.path.isdir(entry.path) if is_link else entry.is_dir()):
                 self._files.add(name)
-            elif not is_link or name == "wav":
-                self._folders.add(name)
-                if name != apart:
-                    self._scan(name, apart)
-
-    def _stays_inside(self, path: str) -> bool:
-        real = os.path.realpath(path)
-        return any(real == place or real.startswith(place + os.sep) for place in self._inside)
+                continue
+            self._folders.add(name)
+            real = os.path.realpath(entry.path) if is_link else os.path.join(above[-1], entry.name)
+            if name != apart and real not in above:  # a link upward would go round for ever
+                self._scan(name, (*above, real), apart)
 
     def _index(self, key: Callable[[str], str]) -> dict[str, list[str]]:
-        """Sound files, and links that are refused, by `key`; those in wav/ come first."""
+        """Sound files by `key`; those in wav/ come first, and the surest kinds."""
         index = defaultdict(list)
-        for name in sorted(self._files | self._outside, key=lambda n: (n == below_wav(n), n)):
-            if os.path.splitext(name)[1].lower() in SOUND_SUFFIXES:
-                index[key(name)].append(name)
+        kinds = {suffix: number for number, suffix in enumerate(SOUND_SUFFIXES)}
+        sounds = [(kinds.get(_suffix(name)), name) for name in self._files]
+        found = [(n == below_wav(n), kind, n) for kind, n in sounds if kind is not None]
+        for *_, name in sorted(found):
+            index[key(name)].append(name)
         return index
 
     def path(self, name: str) -> Path:
@@ -77,48 +79,67 @@ class SoundFolder:
     def look_up(self, name: str) -> str:
         """The file that a user calls `name`, relative to the folder or to wav/ in it.
 
-        Raises AudioError with the reason where there is none that may be used.
+        An absolute name must lie in the folder; blanks around it and "\\\\" for "/" are put right
+        where there is no such file otherwise. Raises AudioError where there is none to be used.
         """
-        if not name or "\0" in name:
-            raise AudioError("not a file name")
-        if ".." in name.split("/"):
-            raise AudioError("outside the folder")
-        if os.path.isabs(name):
-            name = os.path.relpath(name, self.root)
-        name = os.path.normpath(name)
-        for place in (name, f"wav/{name}"):
-            if place in self._files:
-                return place
-            composed = unicodedata.normalize("NFC", place)
-            if composed in self._composed:
-                return self._composed[composed]
-        raise AudioError(self._why_not(name))
+        reason = "not a file name"
+        for form in dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/"))):
+            if not form or "\0" in form:
+                continue
+            places = self._places(form)
+            for place in places:
+                composed = unicodedata.normalize("NFC", place)
+                if place in self._files:
+                    return place
+                if composed in self._composed:
+                    return self._composed[composed]
+            reason = self._why_not(places)
+        raise AudioError(reason)
 
-    def _why_not(self, name: str) -> str:
-        for place in (name, f"wav/{name}"):
+    def _places(self, name: str) -> tuple[str, ...]:
+        """Where a file of that name may be; none where the name leads out of the folder."""
+        if os.path.isabs(name):
+            name = os.path.relpath(name, self.root.absolute())
+        name = os.path.normpath(name)
+        return () if name.split("/")[0] == ".." else (name, f"wav/{name}")
+
+    def _why_not(self, places: tuple[str, ...]) -> str:
+        if not places:
+            return "outside the folder"
+        for place in places:
             parts = place.split("/")
             above = ["/".join(parts[:count]) for count in range(len(parts) + 1)]
-            if ".." in parts or self._outside.intersection(above):
-                return "outside the folder"
             if self._unreadable.intersection(above):
                 return "no permission"
             if place in self._folders:
                 return "not a file"
         return "missing"
 
+    def hint(self, name: str) -> str:
+        """What was looked for under a name that is missing, and the nearest that exists."""
+        name = name.strip().replace("\\", "/")
+        self._hints += 1
+        if self._hints > NEAREST_SOUGHT:
+            return ""
+        same_stem = self._by_stem.get(_stem(name)) or self._by_stem.get(os.path.basename(name))
+        names = [file for files in self._by_stem.values() for file in files]
+        near = same_stem or difflib.get_close_matches(f"wav/{below_wav(name)}", names, 1, 0.5)
+        nearest = f"the nearest name is {near[0]}" if near else "no name is like it"
+        return f"looked for {' and '.join(self._places(name))}; {nearest}"
+
     def count_beside(self, used: Iterable[str]) -> int:
         """How many sound files there are beside those in `used`."""
         names = {name for found in self._by_uid.values() for name in found}
-        return len(names.difference(used, self._outside))
+        return len(names.difference(used))
 
-    def find_stem(self, stem: str, favoured_folder: str) -> str | None:
+    def find_stem(self, stem: str, favoured: tuple[str, ...]) -> str | None:
         """A sound file called `stem` whatever its suffix, in whatever folder.
 
-        Of several, one below a folder called `favoured_folder` comes first, then by name.
+        Of several, one below a folder of the `favoured` names comes first.
         """
         found = self._by_stem.get(stem, [])
-        favoured = [name for name in found if favoured_folder in name.split("/")[:-1]]
-        return next(iter(favoured or found), None)
+        near = [name for name in found if set(favoured).intersection(name.split("/")[:-1])]
+        return next(iter(near or found), None)
 
     def find_uid(self, uid: str) -> str | None:
         """The sound file wav/<uid>.* or <uid>.*; a Uid may carry its file's suffix."""
@@ -135,10 +156,6 @@ class SoundFolder:
             return 0, 0
         return status.st_size, status.st_mtime_ns
 
-    def is_outside(self, name: str) -> bool:
-        """Whether a found file is a link that leads out of the folder."""
-        return name in self._outside
-
 
 def without_suffix(name: str) -> str:
     return os.path.splitext(name)[0]
@@ -146,3 +163,11 @@ def without_suffix(name: str) -> str:
 
 def below_wav(name: str) -> str:
     return name.removeprefix("wav/")
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _stem(name: str) -> str:
+    return os.path.basename(without_suffix(name))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter
 
 from preprocessors.folder import SoundFolder, below_wav, without_suffix
-from preprocessors.source import Source
-from preprocessors.table import read_table, usable_caption
+from preprocessors.records import Records, Skip, by_split
+from preprocessors.table import fault_of_caption, one_line, read_table
 from processors.metadata import SPLITS, fault_of_uid
-from utils.audio import AudioError
+from utils.decode import AudioError
 from utils.errors import UserError
 
 CAPTIONS_FILE = "captions.csv"
@@ -19,41 +19,38 @@ SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "test": "test
 RECORD_KEYS = ("Dataset", "Uid", "Caption")
 
 
-def read_own_sounds(folder: SoundFolder, dataset: str) -> Source:
+def read_own_sounds(folder: SoundFolder, dataset: str) -> Records:
     """Records and sound files of <folder>/captions.csv."""
-    source = Source(origin=dict.fromkeys(SPLITS, CAPTIONS_FILE))
     path = folder.path(CAPTIONS_FILE)
-    rows = read_table(path, ("file", "caption"), source.skipped)
+    rows, skipped = read_table(path, ("file", "caption"))
     for name in RECORD_KEYS:
         if rows and name in rows[0][1]:
             raise UserError(f"{path}: the column {name} is made here; give yours another name")
     usable = []
     for where, row in rows:
-        file = _file_of_row(folder, row["file"], source)
-        caption = usable_caption(row["caption"], where, source.skipped)
-        split = row.get("split", "").strip().lower()
-        if split not in SPLIT_NAMES:
-            source.skipped.add("split that is not train, valid, val or test", where)
-        elif file is not None and caption is not None:
-            usable.append((file, caption, SPLIT_NAMES[split], row))
+        caption, split = one_line(row["caption"]), row.get("split", "").strip().lower()
+        fault = fault_of_caption(caption)
+        if fault is not None:
+            skipped.append(Skip(fault, where))
+        elif split not in SPLIT_NAMES:
+            skipped.append(Skip("split that is not train, valid, val or test", where))
+        else:
+            try:
+                usable.append((folder.look_up(row["file"]), caption, SPLIT_NAMES[split], row))
+            except AudioError as error:
+                hint = folder.hint(row["file"]) if error.reason == "missing" else ""
+                skipped.append(Skip(error.reason, row["file"], hint))
     uids = unique_uids({file for file, *_ in usable})
+    records, files = [], {}
     for file, caption, split, row in usable:
         if fault_of_uid(uids[file]):
-            source.skipped.add("name too long", file)
+            skipped.append(Skip("name too long", file))
             continue
         more = {name: row[name] for name in row if name not in ("file", "caption", "split")}
-        record = {"Dataset": dataset, "Uid": uids[file], "Caption": caption, **more}
-        source.records.append((split, record))
-        source.files[uids[file]] = file
-    return source
-
-
-def _file_of_row(folder: SoundFolder, name: str, source: Source) -> str | None:
-    try:
-        return folder.look_up(name)
-    except AudioError as error:
-        source.skipped.add(error.reason, name)
-        return None
+        records.append((split, {"Dataset": dataset, "Uid": uids[file], "Caption": caption, **more}))
+        files[uids[file]] = file
+    origin = dict.fromkeys(SPLITS, CAPTIONS_FILE)
+    return Records(by_split(records), origin, tuple(skipped), files)
 
 
 def unique_uids(files: set[str]) -> dict[str, str]:

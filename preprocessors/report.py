@@ -3,51 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import statistics
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
-from config.schema import MelConfig
-from preprocessors.ready import REPORT_FILE
-from preprocessors.source import Source
-from preprocessors.splits import Leak, same_sounds
-from processors.clips import Outcome
-from processors.metadata import write_text
+from config.schema import PreprocessConfig
+from preprocessors.captions import caption_lines, look_at_captions
+from preprocessors.records import Records, Skip
+from preprocessors.splits import Leak, Splits, same_sounds
+from processors.clips import Clip, Outcome
+
+REPORT_FILE = "preprocess_report.json"
+FRAME_STEP = 16  # a length of clips that suits every shipped autoencoder is a multiple of it
 
 
 def build_report(
     dataset: str,
-    source: Source,
-    ready: list[str],
-    splits: dict[str, list[dict]],
+    records: Records,
+    clips: list[Clip],
+    skipped: Iterable[Skip],
+    kept: dict[str, Outcome],
+    splits: Splits,
     leaks: list[Leak],
-    mel: MelConfig,
+    settings: PreprocessConfig,
 ) -> dict:
     """The report as plain JSON values; equal input gives an equal report."""
-    kept = source.kept
+    remarks = [(remark, uid) for uid, outcome in kept.items() for remark in outcome.remarks]
     return {
         "dataset": dataset,
-        "origin": {
-            split: "written by you" if split in ready else source.origin.get(split, "-")
-            for split in splits
-        },
-        "naming": source.naming,
-        "mel": {"fingerprint": mel.fingerprint, **dataclasses.asdict(mel)},
-        "splits": {split: _figures(records, kept) for split, records in splits.items()},
+        "origin": {split: records.origin.get(split, "-") for split in splits},
+        "naming": _naming(records, clips),
+        "mel": {"fingerprint": settings.mel.fingerprint, **dataclasses.asdict(settings.mel)},
+        "splits": {split: _metrics(split_records, kept) for split, split_records in splits.items()},
         "kept": len(kept),
-        "hours": round(sum(clip.seconds for clip in kept.values()) / 3600, 4),
-        "skipped": {
-            reason: {"count": len(names), "names": names}
-            for reason, names in source.skipped.by_reason()
-        },
-        "sounds_without_caption": source.without_caption,
-        "clipped": [uid for uid, clip in kept.items() if clip.clipped],
+        "hours": round(sum(outcome.seconds for outcome in kept.values()) / 3600, 4),
+        "lengths": _lengths(kept, settings),
+        "skipped": _grouped(skipped),
+        "remarks": _grouped(Skip(remark, uid) for remark, uid in remarks),
         "leaks": [dataclasses.asdict(leak) for leak in leaks],
         "same_sounds": [dataclasses.asdict(leak) for leak in same_sounds(splits, kept)],
+        "captions": look_at_captions([r for r in splits["train"] if r["Uid"] in kept]),
     }
 
 
-def _figures(records: list[dict], kept: dict[str, Outcome]) -> dict:
+def _naming(records: Records, clips: list[Clip]) -> dict[str, int]:
+    """How the sound files of AudioCaps are named -> number of clips."""
+    kinds = (records.stems[clip.uid][Path(clip.file).stem] for clip in clips if records.stems)
+    return dict(Counter(kinds).most_common())
+
+
+def _metrics(records: list[dict], kept: dict[str, Outcome]) -> dict:
     uids = {record["Uid"] for record in records if record["Uid"] in kept}
     usable = [record for record in records if record["Uid"] in kept]
     return {
@@ -58,8 +64,31 @@ def _figures(records: list[dict], kept: dict[str, Outcome]) -> dict:
     }
 
 
-def write_report(dataset_dir: Path, report: dict) -> None:
-    write_text(dataset_dir / REPORT_FILE, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+def _lengths(kept: dict[str, Outcome], settings: PreprocessConfig) -> dict:
+    frames = [outcome.frames for outcome in kept.values()]
+    seconds = [outcome.seconds for outcome in kept.values()]
+    shorter = sum(count < settings.segment_frames for count in frames)
+    most = statistics.quantiles(frames, n=10)[-1] if len(frames) > 1 else sum(frames)
+    return {
+        "median_seconds": round(statistics.median(seconds), 2) if seconds else 0.0,
+        "segment_frames": settings.segment_frames,
+        "shorter_than_segment": shorter,
+        "suggested_segment_frames": max(1, round(most / FRAME_STEP)) * FRAME_STEP,
+    }
+
+
+def _grouped(skipped: Iterable[Skip]) -> dict[str, dict]:
+    """Reason -> names and hints, the most frequent reason first."""
+    groups: dict[str, dict[str, str]] = {}
+    for skip in skipped:
+        groups.setdefault(skip.reason, {})[skip.name] = skip.hint
+    order = sorted(groups, key=lambda reason: (-len(groups[reason]), reason))
+    report: dict[str, dict] = {}
+    for reason in order:
+        report[reason] = {"count": len(groups[reason]), "names": [*groups[reason]]}
+        hints = {name: hint for name, hint in groups[reason].items() if hint}
+        report[reason] |= {"hints": hints} if hints else {}
+    return report
 
 
 def table(report: dict, path: Path) -> str:
@@ -76,24 +105,42 @@ def table(report: dict, path: Path) -> str:
             f"  {split:8}{row['records']:9,}{row['clips']:9,}{row['hours']:9,.2f}"
             f"{row['captions_per_clip']:15.2f}  {report['origin'][split]}"
         )
-    lines += [
-        f"  left out {entry['count']:,}: {reason}" for reason, entry in report["skipped"].items()
-    ]
+    for reason, entry in report["skipped"].items():
+        lines.append(f"  left out {entry['count']:,}: {reason}")
+        lines += [f"    {name}: {hint}" for name, hint in [*entry.get("hints", {}).items()][:3]]
     if report["sounds_without_caption"]:
         lines.append(f"  sounds that no caption names: {report['sounds_without_caption']:,}")
-    if report["clipped"]:
-        lines.append(f"  kept, but clipped at full scale: {len(report['clipped']):,}")
+    lines += [
+        f"  kept, but {remark}: {entry['count']:,}" for remark, entry in report["remarks"].items()
+    ]
     lines += _leak_lines("clips", report["leaks"])
     lines += _leak_lines("clips with the very sound of another", report["same_sounds"])
     if not report["splits"]["valid"]["clips"]:
         lines.append("  no clips for validation")
+    lines += _length_lines(report) + caption_lines(report["captions"])
     return "\n".join([*lines, f"  names in {path}"])
 
 
 def _leak_lines(what: str, leaks: list[dict]) -> list[str]:
     pairs = Counter((leak["split"], leak["also_in"], leak["removed"]) for leak in leaks)
     return [
-        f"  {what} in {split} as well as in {also_in}: {count:,}"
+        f"  {what} in {split}{'' if also_in == split else f' as well as in {also_in}'}: {count:,}"
         f" ({f'removed from {split}' if removed else 'left there'})"
         for (split, also_in, removed), count in sorted(pairs.items())
+    ]
+
+
+def _length_lines(report: dict) -> list[str]:
+    """Advice where most of what a model would see is silence after the clips."""
+    lengths = report["lengths"]
+    length, segment = lengths["suggested_segment_frames"], lengths["segment_frames"]
+    second = report["mel"]["sample_rate"] / report["mel"]["hop_size"]
+    if 2 * lengths["median_seconds"] * second > segment or length >= segment or not report["kept"]:
+        return []
+    return [
+        f"  {lengths['shorter_than_segment'] / report['kept']:.0%} of the clips are shorter than"
+        f" preprocess.segment_frames ({segment} frames, {segment / second:.2f} s) and are padded"
+        f" with silence; their median is {lengths['median_seconds']:.2f} s",
+        f"    train with preprocess.segment_frames={length} ({length / second:.2f} s), or most"
+        " of what is generated will be silent",
     ]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Set
 from dataclasses import dataclass
 
+from preprocessors.records import Records
 from processors.clips import Outcome
 from processors.metadata import SPLITS
+
+Splits = dict[str, list[dict]]
+FAVOUR = ("test", "valid", "train")  # where a clip of two splits stays
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A clip of `split` that stands in another split as well.
+    """A clip of `split` that stands in another split as well, or in `split` under another name.
 
     It is removed from `split` unless that is the user's file, or only the sound is the same.
     """
@@ -24,28 +28,29 @@ class Leak:
 
 
 def compose(
-    records: list[tuple[str, dict]],
-    ready: dict[str, list[dict]],
-    kept: dict[str, Outcome],
-    seed: int,
-    valid_fraction: float,
-) -> tuple[dict[str, list[dict]], list[Leak]]:
+    records: Records, kept: dict[str, Outcome], seed: int, valid_fraction: float
+) -> tuple[Splits, list[Leak]]:
     """The records of each split and the leaks between them.
 
-    Splits that the user wrote (`ready`) stay as they are. Of the rest only records whose clip was
-    `kept` go in, and where none is for validation, `valid_fraction` of the train clips are.
-    A clip that would stand in two splits stays in the user's, else in test rather than in valid
-    rather than in train.
+    Splits that the user wrote stay as they are. Else only records whose clip was `kept` go in, and
+    where none is for validation, `valid_fraction` of the train clips are. A clip of two splits
+    stays in test rather than in valid rather than in train.
     """
-    ours: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    for split, record in records:
-        if record["Uid"] in kept:
-            ours[split].append(record)
-    if not (ours["valid"] or "valid" in ready or "train" in ready):
-        drawn = draw_valid({record["Uid"] for record in ours["train"]}, seed, valid_fraction)
-        ours["valid"] = [record for record in ours["train"] if record["Uid"] in drawn]
-        ours["train"] = [record for record in ours["train"] if record["Uid"] not in drawn]
-    return _without_leaks({**ours, **ready}, ready.keys())
+    splits = {
+        split: [record for record in records.splits[split] if record["Uid"] in kept]
+        for split in SPLITS
+    }
+    if not splits["valid"]:
+        drawn = draw_valid({record["Uid"] for record in splits["train"]}, seed, valid_fraction)
+        splits["valid"] = [record for record in splits["train"] if record["Uid"] in drawn]
+        splits["train"] = [record for record in splits["train"] if record["Uid"] not in drawn]
+    splits |= records.theirs
+    leaks = _leaks(splits, records.theirs.keys())
+    gone = {(leak.split, leak.uid) for leak in leaks if leak.removed}
+    return {
+        split: [record for record in splits[split] if (split, record["Uid"]) not in gone]
+        for split in SPLITS
+    }, leaks
 
 
 def draw_valid(uids: set[str], seed: int, fraction: float) -> set[str]:
@@ -60,28 +65,27 @@ def _uniform(text: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
 
 
-def _without_leaks(
-    splits: dict[str, list[dict]], ready: Collection[str]
-) -> tuple[dict[str, list[dict]], list[Leak]]:
-    clean, leaks = {}, []
-    holder: dict[str, str] = {}  # Uid -> the split that holds it
-    for split in sorted(("test", "valid", "train"), key=lambda split: split not in ready):
+def _leaks(splits: Splits, theirs: Set[str]) -> list[Leak]:
+    leaks = []
+    holder: dict[str, str] = {}  # Uid -> the split that holds it; what the user wrote comes first
+    for split in sorted(
+        FAVOUR, key=lambda split: split not in theirs
+    ):  # the user's give way to none
         uids = dict.fromkeys(record["Uid"] for record in splits[split])
-        in_both = [uid for uid in uids if uid in holder]
-        leaks += [Leak(uid, split, holder[uid], split not in ready) for uid in in_both]
-        clean[split] = [r for r in splits[split] if split in ready or r["Uid"] not in holder]
+        ours = split not in theirs
+        leaks += [Leak(uid, split, holder[uid], removed=ours) for uid in uids if uid in holder]
         holder = {**dict.fromkeys(uids, split), **holder}
-    return {split: clean[split] for split in SPLITS}, leaks
+    return leaks
 
 
-def same_sounds(splits: dict[str, list[dict]], kept: dict[str, Outcome]) -> list[Leak]:
-    """Clips of another name but equal to the last sample to one of another split."""
+def same_sounds(splits: Splits, kept: dict[str, Outcome]) -> list[Leak]:
+    """Clips of another name but equal to the last sample to one of the same or another split."""
     holder: dict[str, tuple[str, str]] = {}  # sound -> Uid and split of the first that has it
     leaks = []
-    for split in ("test", "valid", "train"):
+    for split in FAVOUR:
         for uid in dict.fromkeys(record["Uid"] for record in splits[split]):
             if uid in kept:
                 first, also_in = holder.setdefault(kept[uid].digest, (uid, split))
-                if first != uid and also_in != split:
+                if first != uid:
                     leaks.append(Leak(uid, split, also_in, removed=False))
     return leaks

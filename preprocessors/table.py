@@ -4,36 +4,80 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
-from preprocessors.source import Skipped
+from preprocessors.folder import SOUND_SUFFIXES
+from preprocessors.records import Skip
 from processors.metadata import LONGEST_CAPTION
 from utils.errors import UserError
 
+Row = tuple[str, dict[str, str]]  # "captions.csv line 7", {column: text}
+BAD_WIDTH = "wrong number of columns (a comma outside quotes?)"
 
-def read_table(path: Path, needed: tuple[str, ...], skipped: Skipped) -> list[tuple[str, dict]]:
-    """The rows of a CSV file as ("captions.csv line 7", {column: text}).
 
-    UTF-8 with or without a byte order mark, any line ends, quoting as RFC 4180. Rows with more or
-    fewer fields than the header go to `skipped`. Raises UserError where the file as a whole cannot
-    be read or a column of `needed` is missing.
+def read_table(path: Path, needed: tuple[str, ...]) -> tuple[list[Row], list[Skip]]:
+    """The rows of a CSV file, and those that have more or fewer fields than the header.
+
+    UTF-8 with or without a byte order mark, any line ends, quoting as RFC 4180, blank lines. A
+    caption that goes on in the next line without quotes is put together again. Raises UserError
+    where the file as a whole cannot be read or a column of `needed` is missing.
     """
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    rows: list[tuple[str, dict]] = []
+    text = _text(path)
+    spaced = ", " in text.lstrip().split("\n", 1)[0]  # quotes may then follow a blank
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=spaced)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip() for name in _trimmed(next(reader, []), 1)]
         _check_header(path, header, needed)
-        for fields in reader:
-            where = f"{path.name} line {reader.line_num}"
-            if len(fields) == len(header):
-                rows.append((where, dict(zip(header, fields, strict=True))))
-            elif fields:
-                skipped.add("wrong number of columns (a comma outside quotes?)", where)
+        lines = [(reader.line_num, _trimmed(fields, len(header))) for fields in reader]
     except csv.Error as error:
         raise UserError(f"{path}: line {reader.line_num}: not a proper CSV: {error}") from None
+    rows, skipped = [], []
+    for number, fields in _mended(lines, header):
+        where = f"{path.name} line {number}"
+        if len(fields) == len(header):
+            rows.append((where, dict(zip(header, fields, strict=True))))
+        else:
+            skipped.append(Skip(BAD_WIDTH, where))
     if not rows and not skipped:
         raise UserError(f"{path}: has a header but no rows")
-    return rows
+    return rows, skipped
+
+
+def _trimmed(fields: list[str], length: int) -> list[str]:
+    """Without the empty fields at the end, beyond `length`, that spreadsheets add."""
+    while len(fields) > length and not fields[-1].strip():
+        fields = fields[:-1]
+    return fields
+
+
+def _mended(lines: list[tuple[int, list[str]]], header: list[str]) -> list[tuple[int, list[str]]]:
+    """The lines that hold something, with a caption that was broken over lines in one row."""
+    mended: list[tuple[int, list[str]]] = []
+    for number, fields in lines:
+        if not any(field.strip() for field in fields):
+            continue
+        rest = _trimmed(fields, 1)
+        if mended and len(rest) < len(header) and not _begins_a_row(header[0], rest, mended[-1][1]):
+            first, before = mended[-1]
+            joined = [*before[:-1], f"{before[-1]} {rest[0]}", *rest[1:]]
+            at_caption = len(before) == header.index("caption") + 1
+            if at_caption and len(joined) <= len(header):
+                mended[-1] = first, joined
+                continue
+        mended.append((number, fields))
+    return mended
+
+
+def _begins_a_row(column: str, fields: list[str], before: list[str]) -> bool:
+    """Whether a first field is what its column holds, an id or a file, and not words."""
+    if column == "file":
+        return _names_a_sound(fields[0]) or not _names_a_sound(before[0])
+    return fields[0].strip().isdecimal()
+
+
+def _names_a_sound(text: str) -> bool:
+    return os.path.splitext(text.strip())[1].lower() in SOUND_SUFFIXES
 
 
 def _text(path: Path) -> str:
@@ -60,13 +104,15 @@ def _check_header(path: Path, header: list[str], needed: tuple[str, ...]) -> Non
         raise UserError(f"{path}: column {repeated[0]!a} stands twice in the first line")
 
 
-def usable_caption(text: str, where: str, skipped: Skipped) -> str | None:
-    """The caption on one line without outer blanks; None, and a note, where it is of no use."""
-    caption = " ".join(text.split())
+def one_line(caption: str) -> str:
+    """A caption without line breaks and outer blanks."""
+    return " ".join(caption.split())
+
+
+def fault_of_caption(caption: str) -> str | None:
+    """Why a caption is of no use; None where it is."""
     if not caption:
-        skipped.add("empty caption", where)
-    elif len(caption) > LONGEST_CAPTION:
-        skipped.add(f"caption of more than {LONGEST_CAPTION} characters", where)
-    else:
-        return caption
+        return "empty caption"
+    if len(caption) > LONGEST_CAPTION:
+        return f"caption of more than {LONGEST_CAPTION} characters"
     return None

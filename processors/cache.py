@@ -7,16 +7,26 @@ goes on with the blocks that are missing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 
 from utils.device import fits, to_device
+from utils.errors import UserError
+from utils.progress import progress
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def content_key(*parts: object) -> str:
@@ -36,23 +46,62 @@ def compute_blocks(
     folder: Path,
     blocks: int,
     compute: Callable[[int], np.ndarray],
-    accelerator,
+    accelerator: Accelerator,
     title: str,
 ) -> None:
-    """Fills a cache folder: `compute(block)` gives the block's rows. All processes take part."""
-    from tqdm import tqdm
+    """Fills a cache folder: `compute(block)` gives the block's rows. All processes take part.
 
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = missing_blocks(folder, blocks)
-    accelerator.wait_for_everyone()  # all processes have the same list before the first new block
-    mine = missing[accelerator.process_index :: accelerator.num_processes]
-    quiet = not mine or not accelerator.is_main_process
-    for block in tqdm(mine, desc=title, unit="block", disable=quiet):
-        temporary = folder / f"block-{block:05d}.tmp"
+    Where another run fills the same folder, this one waits for it and uses the result. A folder
+    that is complete is only read. Raises UserError where it cannot be written.
+    """
+    if not _of_main_process(missing_blocks(folder, blocks)):
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with one_writer(folder) if accelerator.is_main_process else contextlib.nullcontext():
+            missing = _of_main_process(missing_blocks(folder, blocks))
+            mine = missing[accelerator.process_index :: accelerator.num_processes]
+            quiet = not mine or not accelerator.is_main_process
+            for block in progress(mine, title=title, unit="block", disable=quiet):
+                _write(block_path(folder, block), compute(block))
+            accelerator.wait_for_everyone()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the cache cannot be written ({error.strerror or error}); make room, or name"
+            " another folder for it: preprocess.cache_dir=DIR"
+        ) from None
+
+
+def _of_main_process(value: list[int]) -> list[int]:
+    """The main process's `value`, in all processes."""
+    return broadcast_object_list([value])[0]
+
+
+def _write(path: Path, rows: np.ndarray) -> None:
+    temporary = path.with_suffix(".tmp")
+    try:
         with open(temporary, "wb") as file:
-            np.save(file, compute(block))
-        os.replace(temporary, block_path(folder, block))
-    accelerator.wait_for_everyone()
+            np.save(file, rows)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # half a block would fill the disk that is full
+        raise
+
+
+@contextlib.contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Within the `with` block no other process writes to `folder`; waits until that is so."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log = logging.getLogger("arion")
+        log.info("%s: another process is writing there; waiting for its result", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Rows:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,13 @@ import numpy as np
 
 from config.schema import MelConfig
 from processors.mel import mel_of_wav, shortest_wav
-from utils.audio import AudioError, read_sound
+from utils.audio import ANTIPHASE_DB, FULL_SCALE, LOUDEST, AudioError, Sound, read_sound
 from utils.errors import UserError
+from utils.files import write_bytes
 
-SILENT_PEAK = 1e-4  # -80 dB: nothing below it is heard
+SILENT_SWING = 1e-4  # -80 dB: nothing below it is heard; a constant (DC) has none
 CLIPPED_SHARE = 1e-3  # of the samples at full scale
+MIX_LOSS_DB = 3.0  # what two channels that have nothing in common lose
 # What a name can do wrong, as opposed to a disk that is full or may not be written to.
 NAME_ERRORS = {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL}
 
@@ -41,7 +43,7 @@ class Outcome:
     fault: str | None = None
     seconds: float = 0.0
     frames: int = 0
-    clipped: bool = False
+    remarks: tuple[str, ...] = ()  # what is noteworthy about a sound that is kept
     digest: str = ""  # equal for equal sounds, whatever their names
 
 
@@ -60,7 +62,7 @@ class Task:
     def _make_mel(self, clip: Clip) -> Outcome:
         try:
             sound = read_sound(self.sounds / clip.file, self.mel.sample_rate)
-            check_wav(sound.wav, self.mel)
+            check_sound(sound, self.mel)
             mel = mel_of_wav(sound.wav, self.mel)
             self._save(clip.uid, mel)
         except AudioError as error:
@@ -71,19 +73,18 @@ class Task:
             clip.uid,
             seconds=len(sound.wav) / self.mel.sample_rate,
             frames=mel.shape[1],
-            clipped=sound.full_scale_share >= CLIPPED_SHARE,
+            remarks=remarks(sound),
             digest=digest(sound.wav),
         )
 
     def _save(self, uid: str, mel: np.ndarray) -> None:
         """Writes the mel whole or not at all."""
         path = self.mel_dir / f"{uid}.npy"
-        temporary = self.mel_dir / f".{secrets.token_hex(8)}.part"
+        content = io.BytesIO()
+        np.save(content, mel)  # into a file, numpy reports a full disk without its reason
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                np.save(file, mel)
-            os.replace(temporary, path)
+            write_bytes(path, content.getbuffer())
         except OSError as error:
             if error.errno in NAME_ERRORS:
                 raise AudioError("name that cannot be a file's", error.strerror) from None
@@ -93,12 +94,43 @@ class Task:
             ) from None
 
 
-def check_wav(wav: np.ndarray, mel: MelConfig) -> None:
-    """Raises AudioError where a wav [T] in [-1, 1] has no mel worth learning from."""
-    if len(wav) < shortest_wav(mel):
-        raise AudioError("too short", f"{len(wav)} samples; a mel needs {shortest_wav(mel)}")
-    if max(wav.max(), -wav.min()) < SILENT_PEAK:
-        raise AudioError("silent", f"peak below {SILENT_PEAK:g}")
+def check_sound(sound: Sound, mel: MelConfig) -> None:
+    """Raises AudioError where a sound has no mel worth learning from."""
+    samples, needed = len(sound.wav), shortest_wav(mel)
+    if samples < needed:
+        raise AudioError("too short", f"{samples} samples; a mel needs {needed}")
+    if sound.swing < SILENT_SWING:
+        raise AudioError("silent", f"moves by less than {SILENT_SWING:g} around a constant")
+
+
+def remarks(sound: Sound) -> tuple[str, ...]:
+    """What the report says of a sound that is kept."""
+    return tuple(
+        text
+        for text, is_so in (
+            (
+                f"clipped: {CLIPPED_SHARE:.1%} or more of the samples reach {FULL_SCALE} of full"
+                " scale",
+                sound.full_scale_share >= CLIPPED_SHARE,
+            ),
+            (
+                "beyond full scale after decoding or resampling: level left as it is",
+                1 < sound.peak <= LOUDEST,
+            ),
+            (f"peak above {LOUDEST:g} x full scale: scaled to a peak of 1", sound.peak > LOUDEST),
+            (
+                f"channels that lose more than {MIX_LOSS_DB:g} dB in their mono mix",
+                MIX_LOSS_DB < sound.mix_loss <= ANTIPHASE_DB,
+            ),
+            (
+                f"channels that lose more than {ANTIPHASE_DB:g} dB in their mono mix: the loudest"
+                " one taken",
+                sound.mix_loss > ANTIPHASE_DB,
+            ),
+            ("longer than the file states: read to its end", sound.length_wrong),
+        )
+        if is_so
+    )
 
 
 def digest(wav: np.ndarray) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 import signal
 from collections.abc import Iterator, Sequence
@@ -72,7 +74,7 @@ def distinct_clips(records: Sequence[dict]) -> list[dict]:
 
 
 class MelDataset(torch.utils.data.Dataset):
-    """Mel segments by position in the stream: {"mel": [B, 1, n_mel, frames], "uid": [B]}."""
+    """Mel segments by position in the stream."""
 
     def __init__(
         self, paths: Sequence[Path], names: Sequence[str], frames: int, stream: ClipStream
@@ -81,39 +83,76 @@ class MelDataset(torch.utils.data.Dataset):
         self.frames = frames
         self.stream = stream
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def __getitems__(self, positions: list[int]) -> dict | UserError:
+        """The batch at these positions, each mel cropped at the random start of its position.
 
-    def __getitems__(self, positions: list[int]) -> dict:
-        """The batch at these positions, each mel cropped at the random start of its position."""
+        {"mel": float32 array [B, 1, n_mel, frames], "uid": [B]}. Arrays are handed over through a
+        pipe; tensors would need /dev/shm, which is small in containers. An error is returned, since
+        one raised in another process would arrive as the text of its traceback.
+        """
         clips = [self.stream.clip(position) for position in positions]
         paths, starts = [self.paths[clip] for clip in clips], []
-        for position, path in zip(positions, paths, strict=True):
-            spare = mel_frames(path) - self.frames
-            random = self.stream.random(position)
-            starts.append(int(random.integers(spare + 1)) if spare > 0 else 0)
-        names = [self.names[clip] for clip in clips]
-        return {"mel": read_batch(paths, self.frames, starts), "uid": names}
+        try:
+            for position, path in zip(positions, paths, strict=True):
+                spare = mel_frames(path) - self.frames
+                random = self.stream.random(position)
+                starts.append(int(random.integers(spare + 1)) if spare > 0 else 0)
+            mel = read_batch(paths, self.frames, starts).numpy()
+        except UserError as error:
+            return error
+        return {"mel": mel, "uid": [self.names[clip] for clip in clips]}
 
 
 def training_batches(dataset: MelDataset, share: Share, step: int, workers: int) -> Iterator[dict]:
-    """The pieces of batches that this process takes, from `step` on, read ahead by `workers`."""
-    return iter(
-        torch.utils.data.DataLoader(
-            dataset,
-            batch_sampler=share.from_step(step),
-            collate_fn=_as_it_is,
-            num_workers=workers,
-            worker_init_fn=_leave_stopping_to_parent,
-            pin_memory=torch.cuda.is_available(),
-            prefetch_factor=4 if workers else None,
-        )
+    """This process's micro-batches from `step` on, read ahead by `workers` processes.
+
+    {"mel": [B, 1, n_mel, frames], "uid": [B]}. Where a worker cannot be started or is killed, this
+    process reads the batches itself from then on, and the log says so.
+    """
+    taken = 0
+    if workers:
+        try:
+            for batch in _loader(dataset, share.from_step(step), workers):
+                yield _checked(batch)
+                taken += 1
+        except (RuntimeError, OSError) as error:
+            logging.getLogger("arion").warning(
+                "a process that loads batches was lost (%s); training goes on without them. If it"
+                " was for lack of memory, set train.num_workers=0",
+                str(error).strip().splitlines()[-1],
+            )
+    for positions in itertools.islice(share.from_step(step), taken, None):
+        yield _checked(dataset.__getitems__(positions))
+
+
+def _checked(batch: dict | UserError) -> dict:
+    if isinstance(batch, UserError):
+        raise batch
+    return {**batch, "mel": torch.from_numpy(batch["mel"])}
+
+
+def _loader(dataset: MelDataset, positions: Iterator[list[int]], workers: int) -> Iterator:
+    """torch raises a worker's death wherever the main process is; here it waits for `next`."""
+    before = signal.getsignal(signal.SIGCHLD)
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_sampler=positions,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        worker_init_fn=_leave_stopping_to_parent,
+        prefetch_factor=4,
     )
+    iterator = iter(loader)
+    signal.signal(signal.SIGCHLD, before)
+    return iterator
 
 
 def _leave_stopping_to_parent(_worker: int) -> None:
-    """A stop that a terminal or a cluster sends to all processes must not break the last step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Ctrl-C and a closed terminal reach all processes; the parent still needs the workers.
+
+    SIGTERM ends a worker, or nothing but SIGKILL could end one whose parent is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

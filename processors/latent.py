@@ -8,34 +8,29 @@ deviation, in half precision, so that sampling from it still varies: 12 kB for t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from processors.cache import ResidentRows, Rows, compute_blocks, content_key, open_rows
 from processors.dataset import mel_frames, read_batch
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 WINDOWS_PER_BLOCK = 64
 WINDOWS_PER_BATCH = 8
-
-
-class Computed:
-    """Rows that are computed each time they are asked for, where nothing may be written."""
-
-    def __init__(self, compute: Callable[[list[int]], np.ndarray]) -> None:
-        self.compute = compute
-
-    def take(self, numbers: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self.compute(numbers.tolist()))
 
 
 @dataclasses.dataclass(frozen=True)
 class LatentCache:
     """Posteriors of all windows: rows [2, z, h, w] float16, mean then standard deviation."""
 
-    rows: Rows | ResidentRows | Computed
+    rows: Rows | ResidentRows
     first: np.ndarray  # [clips + 1]: windows of clip c are first[c]..first[c + 1]
 
     def posteriors(self, windows: Sequence[int]) -> torch.Tensor:
@@ -56,12 +51,17 @@ def window_starts(frames: int, segment: int) -> list[int]:
 
 
 def build_latent_cache(
-    folder: Path | None, paths: Sequence[Path], segment: int, vae, fingerprint: str, accelerator
+    folder: Path,
+    paths: Sequence[Path],
+    segment: int,
+    vae: nn.Module,
+    fingerprint: str,
+    accelerator: Accelerator,
 ) -> LatentCache:
     """Encodes the mels at `paths`, or finds that it was done before, below `folder`.
 
     `fingerprint` identifies the VAE's weights and its mel settings; together with the mels' sizes
-    and times of change it names the cache. Without a folder each row is encoded when it is used.
+    and times of change it names the cache.
     """
     starts = [window_starts(mel_frames(path), segment) for path in paths]
     windows = [(clip, start) for clip, clip_starts in enumerate(starts) for start in clip_starts]
@@ -79,8 +79,6 @@ def build_latent_cache(
             rows.append(torch.stack([posterior.mean, posterior.std], dim=1).half().cpu().numpy())
         return np.concatenate(rows)
 
-    if folder is None:
-        return LatentCache(Computed(encode), first)
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     here = folder / f"latent-{content_key(fingerprint, segment, stats)}"
     numbers = range(len(windows))

@@ -3,7 +3,7 @@
     <mel_dir>/<Uid>.npy            float32 [n_mel, frames of the whole clip]
     <mel_dir>/mel_config.json      the settings that all mels there were made with
     <mel_dir>/index.jsonl          what each mel was made from; without its line, it is made anew
-    <mel_dir>/index.<rank>.jsonl   the same, as a run goes on
+    <mel_dir>/journal.jsonl        the same, as a run goes on
 
 A run that is killed at any moment leaves whole mels and the lines of those that were finished.
 """
@@ -25,77 +25,71 @@ from config.schema import MelConfig
 from processors.clips import Clip, Outcome, Task
 from processors.mel import settings_differ, settings_path, write_mel_settings
 from utils.errors import UserError
+from utils.files import remove_unfinished, write_text
 from utils.memory import keep_memory
 
 CHUNK_CLIPS, CHUNK_BYTES = 16, 4 << 20  # one task of a worker holds at most so much
-INDEX_FILE = "index.jsonl"
+INDEX_FILE, JOURNAL_FILE = "index.jsonl", "journal.jsonl"
 LINE_KEYS = {field.name for field in dataclasses.fields(Outcome)} | {"made_from"}
+# What linear algebra may be built on reads these when a worker first imports it.
+THREAD_SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class MelFolder:
-    """<processed_dir>/<Dataset>/mel, its index, and how its mels are made.
+    """<processed_dir>/<Dataset>/mel, its index, and how its mels are made."""
 
-    Several ranks may work at once, each on clips of its own and with a journal of its own; `begin`
-    and `finish` are for the first rank, while no other is at work.
-    """
-
-    def __init__(self, mel_dir: Path, sounds: Path, mel: MelConfig, rank: int = 0) -> None:
+    def __init__(self, mel_dir: Path, sounds: Path, mel: MelConfig) -> None:
         self.mel_dir, self.sounds, self.mel = mel_dir, sounds, mel
-        self.journal = mel_dir / f"index.{rank}.jsonl"
 
-    def begin(self) -> None:
-        """Clears what a killed run left, and all mels if they were made with other settings.
+    def make(self, clips: list[Clip], num_workers: int, name: str) -> list[Outcome]:
+        """Makes the mels that are missing or stale; what became of each clip.
 
-        Until `finish`, a folder with mels of other settings has no settings file: it is refused.
+        Until the end, a folder that had mels of other settings has no settings file: it is refused.
+        `name` stands before the progress bar. The caller holds the folder (`one_writer`).
         """
-        try:
-            self.mel_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{self.mel_dir}: cannot be made: {error.strerror}") from None
-        self._merge_journals()
-        for unfinished in self.mel_dir.glob(".*.part"):
-            unfinished.unlink()
+        from tqdm import tqdm
+
+        self._clear()
+        index = self._read_index()
+        to_do = [clip for clip in clips if not self._is_done(clip, index.get(clip.uid))]
+        done = len(clips) - len(to_do)
+        by_uid = {clip.uid: clip for clip in to_do}
+        with (
+            open(self.mel_dir / JOURNAL_FILE, "a", encoding="utf-8") as journal,
+            tqdm(desc=name, unit="clip", total=len(clips), initial=done) as progress,
+        ):
+            for outcomes in _run_tasks(self._tasks(to_do), num_workers):
+                for outcome in outcomes:
+                    journal.write(self._line(by_uid[outcome.uid], outcome))
+                journal.flush()
+                progress.update(len(outcomes))
+        index = self._merge_journal()
+        write_mel_settings(self.mel_dir.parent, self.mel)
+        return [_outcome(index[clip.uid]) for clip in clips]
+
+    def _clear(self) -> None:
+        """Removes what a killed run left, and all mels if they were made with other settings."""
+        self.mel_dir.mkdir(parents=True, exist_ok=True)
+        index = self._merge_journal()
+        remove_unfinished(self.mel_dir)
         if not settings_differ(self.mel_dir.parent, self.mel):
             return
-        fresh = {uid for uid, line in self._read_index().items() if self._is_fresh(line)}
+        fresh = {uid for uid, line in index.items() if self._is_fresh(line)}
         for path in self.mel_dir.rglob("*.npy"):
             if path.relative_to(self.mel_dir).as_posix().removesuffix(".npy") not in fresh:
                 path.unlink()
         settings_path(self.mel_dir.parent).unlink()
 
-    def to_do(self, clips: list[Clip]) -> list[Clip]:
-        """The clips that have no mel, or one of another file, or could not be used last time."""
+    def _merge_journal(self) -> dict[str, dict]:
+        """Writes the journal's lines into the index; the index."""
         index = self._read_index()
-        return [clip for clip in clips if not self._is_done(clip, index.get(clip.uid))]
-
-    def make(self, clips: list[Clip], num_workers: int) -> Iterator[int]:
-        """Makes the mels of `clips`; yields how many more are done, as they are done."""
-        by_uid = {clip.uid: clip for clip in clips}
-        with open(self.journal, "a", encoding="utf-8") as journal:
-            for outcomes in _run_tasks(self._tasks(clips), num_workers):
-                for outcome in outcomes:
-                    journal.write(self._line(by_uid[outcome.uid], outcome))
-                journal.flush()
-                yield len(outcomes)
-
-    def finish(self, clips: list[Clip]) -> list[Outcome]:
-        """What became of each clip; notes the settings beside the mels."""
-        self._merge_journals()
-        index = self._read_index()
-        write_mel_settings(self.mel_dir.parent, self.mel)
-        return [_outcome(index[clip.uid]) for clip in clips]
-
-    def _merge_journals(self) -> None:
-        index = self._read_index()
-        temporary = self.mel_dir / "index.tmp"
         text = "".join(json.dumps(index[uid]) + "\n" for uid in sorted(index))
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.mel_dir / INDEX_FILE)
-        for journal in self.mel_dir.glob("index.*.jsonl"):
-            journal.unlink()
+        write_text(self.mel_dir / INDEX_FILE, text)
+        (self.mel_dir / JOURNAL_FILE).unlink(missing_ok=True)
+        return index
 
     def _read_index(self) -> dict[str, dict]:
-        files = [self.mel_dir / INDEX_FILE, *self.mel_dir.glob("index.*.jsonl")]
+        files = [self.mel_dir / INDEX_FILE, self.mel_dir / JOURNAL_FILE]
         lines = (line for file in files if file.is_file() for line in _lines(file))
         return {line["uid"]: line for line in lines}
 
@@ -143,12 +137,15 @@ def _lines(file: Path) -> Iterator[dict]:
 
 
 def _outcome(line: dict) -> Outcome:
-    return Outcome(**{field.name: line[field.name] for field in dataclasses.fields(Outcome)})
+    known = {field.name: line[field.name] for field in dataclasses.fields(Outcome)}
+    return Outcome(**{**known, "remarks": tuple(line["remarks"])})
 
 
 def _run_tasks(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Outcome]]:
-    # spawn: fresh interpreters, which import neither torch nor librosa. One worker is a process as
-    # well, so that the outcome cannot depend on how many there are.
+    # spawn: fresh interpreters. One worker is a process as well, so that the outcome cannot depend
+    # on how many there are.
+    before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
+    os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))  # workers inherit it: one a core
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_start_worker)
     pending: set = set()
     try:
@@ -167,6 +164,10 @@ def _run_tasks(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Outcome
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _start_worker() -> None:

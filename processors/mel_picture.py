@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from processors.mel import MEL_FLOOR
 
@@ -41,25 +40,7 @@ def mel_rgb(mel: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(place, steps, MAGMA[:, i]) for i in range(3)], -1).astype(np.uint8)
 
 
-def mel_png(mel: np.ndarray, zoom: int = 3) -> bytes:
-    """The picture of mel [n_mel, frames] as a PNG file, `zoom` pixels a band and a frame."""
+def write_mel_picture(path: str | Path, mel: np.ndarray, zoom: int = 3) -> None:
+    """Writes the picture of mel [n_mel, frames] as a PNG, `zoom` pixels a band and a frame."""
     rgb = mel_rgb(mel).repeat(zoom, axis=0).repeat(zoom, axis=1)
-    height, width, _ = rgb.shape
-    # Each row begins with its filter type, 0: none (PNG specification, section 9).
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), rgb.reshape(height, -1)], axis=1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + _chunk(b"IHDR", header)
-        + _chunk(b"IDAT", zlib.compress(rows.tobytes()))
-        + _chunk(b"IEND", b"")
-    )
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def write_mel_picture(path: str | Path, mel: np.ndarray) -> None:
-    """Writes the picture of mel [n_mel, frames] to a .png file."""
-    Path(path).write_bytes(mel_png(mel))
+    Image.fromarray(rgb).save(path, format="PNG")

@@ -110,27 +110,13 @@ def metadata_text(records: list[dict]) -> str:
     return f"[\n{lines}\n]\n" if records else "[]\n"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all; one that holds the text already is left alone."""
-    content = text.encode("utf-8", "backslashreplace")
-    if path.is_file() and path.read_bytes() == content:
-        return
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def dataset_dir(config: Config, dataset: str) -> Path:
     return Path(config.preprocess.processed_dir) / dataset
 
 
 def split_path(config: Config, dataset: str, split: str) -> Path:
     """Path of a data set's train.json, valid.json or test.json (`split` of SPLITS)."""
-    name = getattr(config.preprocess, f"{split}_file")
-    fault = fault_of_uid(name)
-    if fault:
-        raise UserError(f"preprocess.{split}_file {_shown(name)} {fault}")
-    return dataset_dir(config, dataset) / name
+    return dataset_dir(config, dataset) / f"{split}.json"
 
 
 def mel_path(config: Config, record: dict) -> Path:

@@ -1,8 +1,9 @@
 """The endless stream of training clips: which clip stands where, from the seed and nothing else.
 
 Position p of the stream is clip p mod n of epoch p div n; every epoch is a fresh permutation. A
-step takes `batch_size` positions, shared out to the parts of a step and to the processes, so that
-data order does not depend on their number, and a resumed run meets the clips it would have met.
+step takes `batch_size` positions, shared out to its micro-batches and to the processes, so that the
+order of the data does not depend on their number, and a resumed run meets the clips it would have
+met.
 """
 
 from __future__ import annotations
@@ -38,30 +39,30 @@ class ClipStream:
 
 @dataclass(frozen=True)
 class Share:
-    """The part of every batch that this process takes, in `parts` pieces one after the other.
+    """What one process takes of every batch, as micro-batches one after the other.
 
-    Piece `part` of process `rank` is the slice [part * processes + rank] of the batch, cut in
-    parts * processes equal slices.
+    A batch is cut into micro_batches x world_size slices of equal size; micro-batch `micro` of
+    process `rank` is slice number micro x world_size + rank.
     """
 
     batch_size: int
-    parts: int = 1
+    micro_batches: int = 1
     rank: int = 0
-    processes: int = 1
+    world_size: int = 1
 
     @property
-    def piece(self) -> int:
-        """Clips in one piece."""
-        return self.batch_size // (self.parts * self.processes)
+    def micro_batch_size(self) -> int:
+        """Clips in one micro-batch."""
+        return self.batch_size // (self.micro_batches * self.world_size)
 
-    def slice(self, part: int) -> slice:
-        """Where piece `part` lies in the batch."""
-        first = (part * self.processes + self.rank) * self.piece
-        return slice(first, first + self.piece)
+    def slice(self, micro: int) -> slice:
+        """Where micro-batch `micro` lies in the batch."""
+        first = (micro * self.world_size + self.rank) * self.micro_batch_size
+        return slice(first, first + self.micro_batch_size)
 
-    def positions(self, step: int, part: int) -> list[int]:
-        """Positions of the stream that make up piece `part` of a step."""
-        inside = self.slice(part)
+    def positions(self, step: int, micro: int) -> list[int]:
+        """Positions of the stream that make up micro-batch `micro` of a step."""
+        inside = self.slice(micro)
         base = step * self.batch_size
         return list(range(base + inside.start, base + inside.stop))
 
@@ -71,8 +72,8 @@ class Share:
         return [stream.clip(position) for position in range(first, first + self.batch_size)]
 
     def from_step(self, step: int) -> Iterator[list[int]]:
-        """Positions of every piece from `step` on, without end; a DataLoader's batch sampler."""
+        """Positions of every micro-batch from `step` on, without end."""
         while True:
-            for part in range(self.parts):
-                yield self.positions(step, part)
+            for micro in range(self.micro_batches):
+                yield self.positions(step, micro)
             step += 1

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from processors.cache import ResidentRows, Rows, compute_blocks, content_key, open_rows
 from utils.device import to_device
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 CAPTIONS_PER_BLOCK = 1024
 CAPTIONS_PER_BATCH = 64
@@ -41,34 +46,21 @@ class TextCache:
         return text_emb.masked_fill_(~text_mask[..., None], 0), text_mask
 
 
-@dataclasses.dataclass(frozen=True)
-class ComputedText:
-    """What a TextCache gives, computed each time, where nothing may be written."""
-
-    text_encoder: torch.nn.Module
-
-    @torch.no_grad()
-    def batch(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        states, mask = self.text_encoder.encode(captions)
-        return states.masked_fill(~mask[..., None], 0).half(), mask
-
-
 @torch.inference_mode()
-def encode_captions(text_encoder, captions: Sequence[str]) -> list[np.ndarray]:
+def encode_captions(text_encoder: nn.Module, captions: Sequence[str]) -> list[np.ndarray]:
     """States [tokens, D] float16 of each caption."""
     states, mask = text_encoder.encode(captions)
     return [rows[kept.bool()].half().cpu().numpy() for rows, kept in zip(states, mask, strict=True)]
 
 
 def build_text_cache(
-    folder: Path | None, captions: Sequence[str], text_encoder, fingerprint: str, accelerator
-) -> TextCache | ComputedText:
-    """Encodes every distinct caption and the empty prompt, or finds that it was done before.
-
-    Without a folder each caption is encoded when it is used.
-    """
-    if folder is None:
-        return ComputedText(text_encoder)
+    folder: Path,
+    captions: Sequence[str],
+    text_encoder: nn.Module,
+    fingerprint: str,
+    accelerator: Accelerator,
+) -> TextCache:
+    """Encodes every distinct caption and the empty prompt, or finds that it was done before."""
     distinct = ["", *sorted(set(captions) - {""})]
     here = folder / f"text-{content_key(fingerprint, text_encoder.max_tokens, distinct)}"
     lengths = []

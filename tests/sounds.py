@@ -24,10 +24,40 @@ def write_sound(path: Path, seed: int = 0, seconds: float = 0.2) -> Path:
     return path
 
 
+def write_coded(path: Path, wav: np.ndarray, rate: int = 48000) -> Path:
+    """Writes a sound as a downloader or a recorder does: m4a (AAC), webm or ogg (Opus), mp3.
+
+    mp3 is written as to a pipe, with a varying bitrate and no frame that states the length.
+    """
+    import av
+
+    codecs = {".m4a": "aac", ".mp4": "aac", ".mp3": "libmp3lame"}
+    options = {"write_xing": "0"} if path.suffix == ".mp3" else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = "ogg" if path.suffix == ".opus" else None
+    with av.open(str(path), "w", format=kind, options=options) as container:
+        codec = codecs.get(path.suffix, "libopus")
+        form = "flt" if codec == "libopus" else "fltp"
+        stream = container.add_stream(codec, rate=rate, layout="mono", format=form)
+        if codec == "libmp3lame":
+            stream.codec_context.flags |= 2  # AV_CODEC_FLAG_QSCALE
+            stream.codec_context.global_quality = 2 * 118
+        samples = wav.astype(np.float32)[None]
+        for start in range(0, samples.shape[1], 960):
+            block = np.ascontiguousarray(samples[:, start : start + 960])
+            frame = av.AudioFrame.from_ndarray(block, format=form, layout="mono")
+            frame.sample_rate, frame.pts = rate, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def make_config(processed_dir: Path, *overrides: str) -> Config:
     """The shipped stage-1 config for the data set "Sounds" in `processed_dir`."""
-    places = [f"preprocess.processed_dir={processed_dir}", "dataset=Sounds"]
-    return load_config(ROOT / "egs/tta/autoencoderkl/exp_config.json", [*places, *overrides])
+    given = {"preprocess.processed_dir": str(processed_dir), "dataset": "Sounds"}
+    given |= {name: value for name, _, value in (text.partition("=") for text in overrides)}
+    texts = [f"{name}={value}" for name, value in given.items()]
+    return load_config(ROOT / "egs/tta/autoencoderkl/exp_config.json", texts)
 
 
 def make_mels_in_process(monkeypatch) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from bins.tta.preprocess import preprocess
+from preprocessors.prepare import prepare
 from processors.metadata import load_split, mel_path
 from tests.sounds import (
     RATE,
@@ -18,11 +18,11 @@ from tests.sounds import (
     make_config,
     make_mels_in_process,
     noise,
+    write_coded,
     write_sound,
 )
 from utils.audio import write_wav
 from utils.errors import UserError
-from utils.ranks import find_ranks
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def in_process(monkeypatch):
 
 
 def run(config, num_workers=1) -> dict:
-    preprocess(config, "Sounds", num_workers, find_ranks())
+    list(prepare(config, num_workers))
     report = f"{config.preprocess.processed_dir}/Sounds/preprocess_report.json"
     with open(report, encoding="utf-8") as file:
         return json.load(file)
@@ -68,7 +68,27 @@ def folder_with_a_sound(path):
 
 
 def link_out(path):
-    path.symlink_to(write_sound(path.parents[3] / "outside" / "secret.wav"))
+    path.symlink_to(write_sound(path.parents[3] / "outside" / "secret.wav", 4))
+
+
+def constant(path):
+    write_wav(path, np.full(8000, 0.3), RATE)
+
+
+def antiphase(path):
+    soundfile.write(path, np.stack([noise(0.3), -noise(0.3)], axis=1), RATE)
+
+
+def streamed(path):
+    """As recorders and pipes write it: the data's size is 0."""
+    write_wav(path, noise(0.3, 5), RATE)
+    content = bytearray(path.read_bytes())
+    content[4:8] = content[40:44] = bytes(4)
+    path.write_bytes(content)
+
+
+def coded(path):
+    write_coded(path, noise(0.5, rate=48000))
 
 
 def forbidden(path):
@@ -99,6 +119,10 @@ GOOD = {
     "-dash.wav": write_sound,
     "--help.wav": write_sound,
     "$(touch x);`touch y`.wav": write_sound,
+    "link out.wav": link_out,
+    "antiphase.wav": antiphase,
+    "streamed.wav": streamed,
+    **{f"from a video.{suffix}": coded for suffix in ("m4a", "webm", "mp4", "opus")},
     "twice.wav": write_sound,
     "twice.ogg": written(44100),
 }
@@ -109,7 +133,7 @@ BAD = {
     "cut.wav": (lambda path: cut(path, noise(1), RATE), "truncated"),
     "cut.ogg": (lambda path: cut(path, noise(2), RATE), "truncated"),
     "cut.mp3": (lambda path: cut(path, noise(2), RATE), "truncated"),
-    "cut.flac": (lambda path: cut(path, noise(2), RATE), "not decodable"),
+    "cut.flac": (lambda path: cut(path, noise(2), RATE), "truncated"),
     "silent.wav": (lambda path: write_wav(path, np.zeros(8000), RATE), "silent"),
     "nan.wav": (with_sample(np.nan), "NaN or infinite samples"),
     "infinite.wav": (with_sample(-np.inf), "NaN or infinite samples"),
@@ -118,7 +142,8 @@ BAD = {
     "folder.wav": (folder_with_a_sound, "not a file"),
     "pipe.wav": (os.mkfifo, "not a file"),
     "absent.wav": (lambda path: None, "missing"),
-    "link.wav": (link_out, "outside the folder"),
+    "constant.wav": (constant, "silent"),
+    "broken link.wav": (lambda path: path.symlink_to("absent.wav"), "missing"),
     "../../outside/secret.wav": (lambda path: None, "outside the folder"),
     "/etc/hostname": (lambda path: None, "outside the folder"),
 }
@@ -176,7 +201,8 @@ def test_all_of_it_at_once(tmp_path):
     assert set(BAD_ROWS.values()) <= report["skipped"].keys()
 
     records = [r for split in ("train", "valid", "test") for r in load_split(config, split)]
-    uids = {name.rsplit(".", 1)[0] for name in GOOD} - {"twice"} | {"twice.wav", "twice.ogg"}
+    several = {name for name in GOOD if name.startswith(("twice.", "from a video."))}
+    uids = {name.rsplit(".", 1)[0] for name in GOOD.keys() - several} | several
     assert {record["Uid"] for record in records} == uids
     assert len(records) == len(GOOD)
     for record in records:
@@ -184,7 +210,8 @@ def test_all_of_it_at_once(tmp_path):
         assert mel.dtype == np.float32
         assert np.isfinite(mel).all()
     assert report["kept"] == len(GOOD)
-    assert {"clipped", "beyond full scale"} == set(report["clipped"])
+    clipped = next(reason for reason in report["remarks"] if reason.startswith("clipped: 0.1%"))
+    assert report["remarks"][clipped]["names"] == ["beyond full scale", "clipped"]
     assert report["leaks"] == [
         {"uid": "8 bit", "split": "train", "also_in": "valid", "removed": True}
     ]

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from config.load import config_from_dict
+from config.load import config_from_dict, merge, read_chain
 from config.schema import Config, MelConfig
-from config.typed_json import merge, read_chain
 from processors.mel import write_mel_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +33,7 @@ STAGE_1 = {
 }
 STAGE_2 = {
     "model": {
+        "latent": [2, 8, 8],
         "text_encoder": {
             "pretrained": None,
             "max_tokens": 12,

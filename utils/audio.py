@@ -1,46 +1,50 @@
-"""Audio files: anything that libsndfile decodes to mono wav at one rate, and 16-bit wav out."""
+"""Audio files: whatever libsndfile or PyAV decodes to mono wav at one rate, and 16-bit wav out.
+
+`read_sound` is the only place where a sound's channels, rate and level are decided, so that
+preprocessing, vocoders and evaluation see the same samples.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-import re
 import stat
 import wave
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from utils.decode import AudioError, End, by_libsndfile, by_pyav
 from utils.errors import UserError
 
-BLOCK_SAMPLES = 1 << 20  # samples decoded at a time, over all channels: memory stays bounded
 MIN_RATE, MAX_RATE = 1000, 1_000_000  # Hz
 FULL_SCALE = 0.99  # 8-bit audio reaches 127/128 at most
-STREAMED_SIZE = 0x7FFFF000  # sizes from here on are what writers to a pipe put for "unknown"
-
-
-class AudioError(UserError):
-    """A sound that cannot be used; `reason` is short, and the same for all files of a kind."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason} ({detail})" if detail else reason)
-        self.reason = reason
+# Decoders of lossy formats and the resampling filter overshoot full scale by up to 4 dB: that
+# level is left alone. Beyond 6 dB, a float file counts in another unit (16-bit integers, say).
+LOUDEST = 2.0
+ANTIPHASE_DB = 10.0  # a mix that loses more than this is not what the channels sound like
 
 
 @dataclass(frozen=True)
 class Sound:
     """One decoded file."""
 
-    wav: np.ndarray  # [T] float32 in [-1, 1], mono, at the rate that was asked for
-    full_scale_share: float  # share of the file's samples that stand at full scale
+    wav: np.ndarray  # [T] float32, mono, at the rate that was asked for; at most LOUDEST
+    full_scale_share: float = 0.0  # share of the file's samples that stand at full scale
+    swing: float = 0.0  # half of the range of the samples, before resampling: 0 for a constant
+    peak: float = 0.0  # before the sound was scaled, if it was
+    mix_loss: float = 0.0  # dB from the channels' mean power to that of their mean
+    loudest_channel: int = 0
+    length_wrong: bool = False  # the file goes on after the end that it states
 
 
 def read_wav(path: str | Path, sample_rate: int) -> np.ndarray:
-    """Decodes `path` to `wav` [T], float32 in [-1, 1], mono, at `sample_rate` Hz.
+    """Decodes `path` to `wav` [T], float32, mono, at `sample_rate` Hz; see `read_sound`.
 
-    Raises AudioError (a UserError) where there is no usable sound in it.
+    Raises UserError where there is no usable sound in it.
     """
     try:
         return read_sound(path, sample_rate).wav
@@ -51,89 +55,153 @@ def read_wav(path: str | Path, sample_rate: int) -> np.ndarray:
 def read_sound(path: str | Path, sample_rate: int) -> Sound:
     """Decodes, mixes to mono and resamples (soxr, high quality), a block at a time.
 
-    Channels are averaged. Samples beyond [-1, 1] (float files, overshoot of the resampling filter)
-    scale the whole sound down by its peak; quieter ones are left at their level.
+    Channels are averaged; of those that cancel each other by more than ANTIPHASE_DB the loudest is
+    taken. The level is left alone, so that samples may lie beyond [-1, 1]; only a sound with a peak
+    beyond LOUDEST is scaled, to a peak of 1. Raises AudioError where there is no sound to be used.
     """
-    import soundfile
-
-    descriptor = _open_regular_file(path)
-    try:
-        # By descriptor: the content decides the format, not the name, whatever bytes are in it.
-        with soundfile.SoundFile(descriptor, closefd=False) as file:
-            wav, full_scale_share = _decode(file, sample_rate)
-    except soundfile.LibsndfileError as error:
-        raise AudioError("not decodable", error.error_string) from None
-    finally:
-        os.close(descriptor)
-    peak = max(float(wav.max(initial=0)), -float(wav.min(initial=0)))
+    with _regular_file(path) as descriptor:
+        sound = _decode(descriptor, sample_rate, None)
+        if sound.mix_loss > ANTIPHASE_DB:
+            mono = _decode(descriptor, sample_rate, sound.loudest_channel)
+            sound = replace(sound, wav=mono.wav, swing=mono.swing)
+    peak = float(np.max(np.abs(sound.wav), initial=0))
     if not math.isfinite(peak):
         raise AudioError("NaN or infinite samples")
-    return Sound(wav / np.float32(peak) if peak > 1 else wav, full_scale_share)
+    wav = sound.wav / np.float32(peak) if peak > LOUDEST else sound.wav
+    return replace(sound, wav=wav, peak=peak)
 
 
-def _open_regular_file(path: str | Path) -> int:
+@contextlib.contextmanager
+def _regular_file(path: str | Path) -> Iterator[int]:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # a folder, or a pipe that would wait for ever
             raise AudioError("not a file")
         if status.st_size == 0:
             raise AudioError("empty file")
-        return os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         raise AudioError("missing") from None
     except PermissionError:
         raise AudioError("no permission") from None
     except OSError as error:
         raise AudioError("not readable", error.strerror) from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
-def _decode(file, sample_rate: int) -> tuple[np.ndarray, float]:
-    """The open file's mono wav at `sample_rate`, and the share of its samples at full scale."""
-    if not MIN_RATE <= file.samplerate <= MAX_RATE:  # a damaged header
-        raise AudioError("sample rate out of range", f"{file.samplerate} Hz")
-    announced, size = _announced_frames(file), BLOCK_SAMPLES // file.channels
-    resample = _resampler(file.samplerate, sample_rate, one_block=file.frames <= size)
-    mean = np.full(file.channels, 1 / file.channels, np.float32)
-    parts, frames, full_scale = [], 0, 0
-    for start in range(0, file.frames, size):
-        block = file.read(size, "float32", always_2d=True)
-        if len(block) == 0:
-            break
-        frames += len(block)
+def _decode(descriptor: int, sample_rate: int, channel: int | None) -> Sound:
+    """The open file's sound; both decoders are asked where one may have missed something."""
+    import soundfile
+
+    first, second = _Mono(sample_rate, channel), _Mono(sample_rate, channel)
+    try:
+        end, fault = by_libsndfile(descriptor, first.take), None
+        if end is not End.NOT_FOUND:
+            return replace(first.sound(), length_wrong=end is End.LATER)
+    except soundfile.LibsndfileError as error:
+        fault = AudioError("not decodable", error.error_string)
+    try:
+        by_pyav(descriptor, second.take, ignore_length=fault is None)
+    except AudioError as error:
+        if fault is not None:
+            raise (fault if error.reason == "not decodable" else error) from None
+        return first.sound()
+    if fault is None and second.seconds <= 1.02 * first.seconds:
+        return first.sound()
+    return replace(second.sound(), length_wrong=fault is None)
+
+
+def decibels(power: float, less: float) -> float:
+    """How far `less` lies below `power`, at most 120 dB; 0 where either is beyond all numbers."""
+    if not (0 < power < math.inf and less < math.inf):
+        return 0.0
+    return -10 * math.log10(max(less / power, 1e-12))
+
+
+class _Mono:
+    """Collects the blocks of a file as mono wav at `sample_rate`.
+
+    Channels are averaged, or `channel` is taken. Block to block is seamless; where a stream of
+    another rate follows, the resampler begins anew.
+    """
+
+    def __init__(self, sample_rate: int, channel: int | None) -> None:
+        self.sample_rate, self.channel = sample_rate, channel
+        self.seconds = 0.0
+        self._rate = 0
+        self._stream = None
+        self._waiting: np.ndarray | None = None  # a block of which it is unknown if it is the last
+        self._parts: list[np.ndarray] = []
+        self._samples = self._full_scale = 0
+        self._low, self._high = math.inf, -math.inf
+        self._power = self._mixed = 0.0  # the channels' mean power and their mean's, summed
+        self._loudest = (0.0, 0)  # power and number of the loudest channel where they cancel
+
+    def take(self, rate: int, block: np.ndarray) -> None:
+        """One more block, [n, channels] float32 at `rate` Hz."""
+        if not MIN_RATE <= rate <= MAX_RATE:  # a damaged header
+            raise AudioError("sample rate out of range", f"{rate} Hz")
+        if rate != self._rate:
+            self._resample(last=True)
+            self._rate = rate
+        self._resample(last=False)
+        self._waiting = self._mix(block)
+        self.seconds += len(block) / rate
+        self._samples += block.size
         if max(float(block.max()), -float(block.min())) >= FULL_SCALE:
-            full_scale += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
+            self._full_scale += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
+        self._low = min(self._low, float(self._waiting.min()))
+        self._high = max(self._high, float(self._waiting.max()))
+
+    def sound(self) -> Sound:
+        self._resample(last=True)
+        if not self._samples:
+            raise AudioError("empty file")
+        return Sound(
+            np.concatenate(self._parts),
+            self._full_scale / self._samples,
+            swing=(self._high - self._low) / 2,
+            mix_loss=decibels(self._power, self._mixed),
+            loudest_channel=self._loudest[1],
+        )
+
+    def _mix(self, block: np.ndarray) -> np.ndarray:
+        channels = block.shape[1]
+        if channels == 1:
+            return block[:, 0]
         # numpy's mean along so short an axis would take a third of a clip's time.
-        mono = block @ mean if file.channels > 1 else block[:, 0]
-        parts.append(resample(mono, start + size >= file.frames))
-    if frames < 0.98 * announced:
-        raise AudioError("truncated", f"{frames} of {announced} samples")
-    if frames == 0:
-        raise AudioError("empty file")
-    return np.concatenate(parts), full_scale / (frames * file.channels)
+        mono = block @ np.full(channels, 1 / channels, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            power, mixed = float(np.vdot(block, block)) / channels, float(np.vdot(mono, mono))
+            self._power, self._mixed = self._power + power, self._mixed + mixed
+            if decibels(power, mixed) > ANTIPHASE_DB / 2:
+                powers = np.square(block, dtype=np.float64).sum(axis=0)
+                self._loudest = max(self._loudest, (float(powers.max()), int(powers.argmax())))
+        if self.channel is not None and self.channel < channels:
+            return np.ascontiguousarray(block[:, self.channel])
+        return mono
 
+    def _resample(self, last: bool) -> None:
+        """Passes on the block that waits."""
+        import soxr
 
-def _resampler(
-    rate: int, sample_rate: int, one_block: bool
-) -> Callable[[np.ndarray, bool], np.ndarray]:
-    """(a block, whether it is the last) -> the block at `sample_rate`, block to block seamless."""
-    import soxr
-
-    if rate == sample_rate:
-        return lambda block, last: block
-    if one_block:  # the same samples as from a stream, in less time
-        return lambda block, last: soxr.resample(block, rate, sample_rate, "HQ")
-    return soxr.ResampleStream(rate, sample_rate, 1, "float32", "HQ").resample_chunk
-
-
-def _announced_frames(file) -> int:
-    """How many frames the header promises; libsndfile itself takes a cut wav or ogg as it is."""
-    log = file.extra_info
-    if "lacks an end-of-stream bit" in log:  # the last page of an Ogg stream carries it
-        raise AudioError("truncated", "the Ogg stream has no end")
-    cut = re.search(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    if cut is None or int(cut[1]) >= STREAMED_SIZE:
-        return file.frames
-    return round(file.frames * int(cut[1]) / max(int(cut[2]), 1))
+        if self._waiting is None:
+            return
+        block, self._waiting = self._waiting, None
+        if self._rate == self.sample_rate:
+            self._parts.append(block)
+            return
+        if self._stream is None and last:  # the same samples as from a stream, in less time
+            self._parts.append(soxr.resample(block, self._rate, self.sample_rate, "HQ"))
+            return
+        if self._stream is None:
+            self._stream = soxr.ResampleStream(self._rate, self.sample_rate, 1, "float32", "HQ")
+        self._parts.append(self._stream.resample_chunk(block, last))
+        if last:
+            self._stream = None
 
 
 def write_wav(path: str | Path, wav: np.ndarray, sample_rate: int) -> None:

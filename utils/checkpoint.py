@@ -1,8 +1,8 @@
 """Folders of weights: written whole or not at all, verified, found again.
 
 A checkpoint is <log_dir>/<exp_name>/checkpoints/step-00005000/; `state.json` in it holds the step,
-the figures of the last validation, and the size and SHA-256 of every other file. Weights and
-optimizers are safetensors files: loading them runs no code.
+the best validation loss so far, and the size of every other file. Weights and optimizers are
+safetensors files: loading them runs no code.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.files import write_text
 
 STATE = "state.json"
 
@@ -105,7 +107,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         readable = temporary.stat().st_mode & 0o666  # as the umask has it
         for file in temporary.rglob("*"):
             if file.is_file():
-                file.chmod(readable)  # safetensors makes files for nobody but their owner
+                file.chmod(readable)  # safetensors makes files that only their owner can read
             _to_disk(file)
         replaced = path.with_name(f".{path.name}.replaced")
         if path.exists():
@@ -141,9 +143,7 @@ def _to_disk(path: Path) -> None:
 
 def write_json(path: Path, data: object) -> None:
     """Writes JSON whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict:
@@ -168,42 +168,58 @@ def file_hash(path: Path) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest `keep` of them, and the best."""
+    """The checkpoints of one run: the newest `keep` of them, and the best.
+
+    Only real folders named exactly "step-" and eight digits are checkpoints: a user's copy
+    (step-00000002-good), an archive or a link is neither counted nor removed.
+    """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self.keep = keep
 
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
     def all(self) -> list[Path]:
         """Checkpoint folders, oldest first."""
-        return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
+        return self._folders(r"step-\d{8}")
 
     def clear_unfinished(self) -> None:
         """Removes what a killed run left half written."""
-        for path in self.folder.glob(".step-*"):
+        for path in self._folders(r"\.step-\d{8}\.(incomplete|replaced|old)"):
             shutil.rmtree(path)
+
+    def _folders(self, pattern: str) -> list[Path]:
+        paths = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        named = [path for path in paths if re.fullmatch(pattern, path.name, re.ASCII)]
+        return [path for path in named if path.is_dir() and not path.is_symlink()]
 
     def save(self, step: int, state: dict, write: Callable[[Path], None]) -> Path:
         """Writes a checkpoint, then drops those that are neither among the newest nor the best."""
-        path = self.folder / f"step-{step:08d}"
-        with whole_folder(path) as temporary:
+        with whole_folder(self.path(step)) as temporary:
             write(temporary)
             files = sorted(file for file in temporary.rglob("*") if file.is_file())
-            digests = {
-                str(file.relative_to(temporary)): [file.stat().st_size, file_hash(file)]
-                for file in files
-            }
-            write_json(temporary / STATE, {"step": step, **state, "files": digests})
-        best = state.get("best_step")
+            sizes = {str(file.relative_to(temporary)): file.stat().st_size for file in files}
+            write_json(temporary / STATE, {"step": step, **state, "files": sizes})
+        self._drop_old(state.get("best_step"))
+        return self.path(step)
+
+    def keep_best(self, step: int, loss: float) -> None:
+        """Notes in the checkpoint of `step` that it is the best one so far."""
+        path = self.path(step) / STATE
+        write_json(path, {**read_json(path), "best_step": step, "best_loss": loss})
+        self._drop_old(step)
+
+    def _drop_old(self, best: int | None) -> None:
         for old in self.all()[: -self.keep]:
-            if best is None or old.name != f"step-{best:08d}":
-                going = old.with_name(f".{old.name}.old")  # no checkpoint any more, at once
+            if best is None or old != self.path(best):
+                going = old.with_name(f".{old.name}.old")  # a kill here leaves no half checkpoint
                 old.rename(going)
                 shutil.rmtree(going)
-        return path
 
     def newest(self) -> tuple[Path, dict] | None:
-        """The newest checkpoint and its state, verified; None where there is none.
+        """The newest checkpoint and its state, None where there is none.
 
         Raises UserError where it is damaged, naming it and the one before it.
         """
@@ -211,7 +227,7 @@ class Checkpoints:
         if not found:
             return None
         try:
-            return found[-1], verified_state(found[-1])
+            return found[-1], checked_state(found[-1])
         except UserError as error:
             before = f" {found[-2].name} is before it." if len(found) > 1 else ""
             raise UserError(
@@ -220,18 +236,18 @@ class Checkpoints:
             ) from None
 
 
-def verified_state(checkpoint: Path) -> dict:
-    """The state of a checkpoint whose files are all there and unchanged, else a UserError."""
+def checked_state(checkpoint: Path) -> dict:
+    """The state of a checkpoint whose files are all there in their sizes, else a UserError."""
     state = read_json(checkpoint / STATE)
     try:
-        files = [(name, int(size), digest) for name, (size, digest) in state["files"].items()]
+        files = [(name, int(size)) for name, size in state["files"].items()]
         state["step"] = int(state["step"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{checkpoint / STATE}: not a checkpoint's state: {error!r}") from None
-    for name, size, digest in files:
+    for name, size in files:
         file = checkpoint / name
         if not file.is_file():
             raise UserError(f"{file}: missing")
-        if file.stat().st_size != size or file_hash(file) != digest:
-            raise UserError(f"{file}: not what was saved")
+        if file.stat().st_size != size:
+            raise UserError(f"{file}: has {file.stat().st_size} bytes, not {size} as saved")
     return state

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
+import re
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -31,20 +34,36 @@ def parse_arguments(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
 ) -> argparse.Namespace:
     """Parses options and overrides in any order; what is neither ends the program with status 2."""
-    return parser.parse_intermixed_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    return parser.parse_intermixed_args([_with_home(word) for word in words])
+
+
+def _with_home(word: str) -> str:
+    """~/x, key=~/x and --option=~/x with the home folder in place of ~.
+
+    A shell does it only where a word begins with ~.
+    """
+    name, path = re.fullmatch(r"([\w.-]+=)?(.*)", word, re.DOTALL).groups(default="")
+    return name + os.path.expanduser(path) if path == "~" or path.startswith("~/") else word
 
 
 def run_main(main: Callable[[], None]) -> None:
     """Runs an entry point; what the user can put right is one line on stderr, not a traceback.
 
-    Exit status: 0 done, 2 a UserError or a disk that is full or may not be written to, 130 Ctrl-C.
+    Exit status: 0 done, 2 a UserError or a disk that is full or may not be written to, 130 Ctrl-C,
+    141 where nobody reads the output any more, as in `... | head`.
     """
     keep_memory()
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        if not _discard_unread_output():
+            raise
+        sys.exit(141)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
@@ -53,3 +72,15 @@ def run_main(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _discard_unread_output() -> bool:
+    """Whether stdout or stderr has no reader; what is left for it then goes nowhere."""
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        if poll.poll(0):  # an error or a hang-up, which are told without asking
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            found = True
+    return found

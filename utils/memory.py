@@ -1,4 +1,4 @@
-"""How a process deals with the memory that it frees."""
+"""Keeping freed memory in the process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_memory() -> None:
-    """From here on, what is freed stays with the process, for what it asks for next.
+    """From here on, glibc keeps freed memory and does not return it to the kernel.
 
-    A step or a clip asks for the same gigabytes or megabytes as the one before, and the kernel
-    clears and maps every page of them anew: on a CPU that is a fifth of a training step.
-    Does nothing where the C library is not glibc.
+    Every training step and every clip allocates as much memory as the one before. The kernel clears
+    and maps each page that it gives out, which takes a fifth of a training step on a CPU. This
+    function does nothing where the C library is not glibc.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

@@ -5,15 +5,16 @@ config.json  log.txt  tensorboard/  samples/  checkpoints/step-00005000/  final/
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import importlib.metadata
 import os
 import subprocess
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from config.load import config_from_dict
-from config.schema import Config, MelConfig
+from filelock import FileLock, Timeout
+
 from utils.checkpoint import Checkpoints, read_json
 from utils.errors import UserError
 from utils.hub import model_folder
@@ -24,9 +25,9 @@ TRAIN_COMMANDS = {
     "AudioLDM": "sh egs/tta/audioldm/run_train.sh",
 }
 WEIGHTS = {"AutoencoderKL": "vae.safetensors", "AudioLDM": "unet.safetensors"}
-
-
 VERSIONS_OF = ("torch", "transformers", "diffusers", "accelerate")
+START = ("model.autoencoder_path", "train.init_from")  # where a run's first weights come from
+PATIENCE = 30.0  # seconds that a training may take to save and stop
 
 
 # ---------------------------------------------------------------- a run's own folder
@@ -46,27 +47,30 @@ def finished_at(folder: Path) -> int | None:
     return made_with.get("step") if isinstance(made_with, dict) else None
 
 
-def claim(folder: Path) -> None:
-    """Makes the run's folder this process's own until it ends, however that happens.
+def claim(folder: Path, patience: float = PATIENCE) -> FileLock:
+    """Makes the run's folder this process's own, until it ends or drops what this returns.
 
-    Raises UserError where another training is at work in it.
+    Another training that is at work in it gets `patience` seconds to stop; then it is a UserError.
     """
-    # The lock lives as long as this.
-    handle = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o666)
+    lock = FileLock(folder / ".lock")
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise UserError(
-                f"{folder}: another training is at work there; wait for it, or choose another"
-                " --exp_name"
-            ) from None  # other errors: a file system without locks
+        lock.acquire(timeout=0)
+    except Timeout:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.stat(lock.lock_file).st_mtime))
+        busy = f"{folder}: another training is at work there since {since}"
+        print(f"{busy}; waiting {patience:g} s for it to stop", file=sys.stderr, flush=True)
+        try:
+            lock.acquire(timeout=patience)
+        except Timeout:
+            raise UserError(f"{busy}; stop it, or choose another --exp_name") from None
+    os.utime(lock.lock_file)  # since when, for a second training
+    return lock
 
 
-def described(config: Config, step: int) -> dict:
+def described(config: dict, step: int) -> dict:
     """What is saved as config.json: the resolved config, and what the weights were made with."""
     versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
-    return {**config.to_dict(), "made_with": {"commit": git_commit(), "step": step, **versions}}
+    return {**config, "made_with": {"commit": git_commit(), "step": step, **versions}}
 
 
 def git_commit() -> str | None:
@@ -79,31 +83,44 @@ def git_commit() -> str | None:
     return result.stdout.strip() or None
 
 
-def check_same_model(checkpoint: Path, config: Config) -> None:
-    """A run goes on with the model and the mel that it began with, else UserError."""
+def check_same_model(checkpoint: Path, config: dict, shapes: Sequence[str]) -> list[str]:
+    """What differs between a config and the one that a run began with, as "key: old -> new".
+
+    Args:
+        config: plain values, as they will be saved in config.json.
+        shapes: dotted keys that cannot change, with all below them.
+
+    Raises:
+        UserError: one of them did.
+    """
     path = checkpoint / "config.json"
-    before, now = read_json(path), config.to_dict()
-    changed = different_keys(before.get("model_type"), now["model_type"], "model_type")
-    changed |= different_keys(before.get("model"), now["model"], "model")
-    for name in MelConfig.__dataclass_fields__:
-        key = f"preprocess.{name}"
-        changed |= different_keys(before["preprocess"][name], now["preprocess"][name], key)
-    changed -= {"model.autoencoder_path"}  # a copy of that VAE is in the checkpoint
-    if changed:
+    before, now = _flat(read_json(path)), _flat(config)
+    changes = {
+        key: f"{key}: {before.get(key)} -> {now.get(key)}"
+        + (" (without effect: a run goes on with its own weights)" if key in START else "")
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith("made_with.")
+    }
+    below = tuple(f"{shape}." for shape in shapes)
+    # A key that the run did not know when it began says nothing of it.
+    kept = [
+        change for key, change in changes.items() if f"{key}.".startswith(below) and key in before
+    ]
+    if kept:
         raise UserError(
-            f"{path}: this run was started with another {', '.join(sorted(changed))}; go on with"
-            " that, or choose another --exp_name"
+            f"{path}: what the weights of this run are made for has changed ({', '.join(kept)}); go"
+            " on as it was, or choose another --exp_name"
         )
+    return list(changes.values())
 
 
-def different_keys(before: object, now: object, path: str) -> set[str]:
-    """Dotted paths of the keys whose values differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = before.keys() | now.keys()
-        return set().union(
-            *(different_keys(before.get(k), now.get(k), f"{path}.{k}") for k in keys)
-        )
-    return set() if before == now else {path}
+def _flat(data: dict) -> dict[str, object]:
+    """{"train.adam.lr": 4e-5, ...}: every value by its dotted key."""
+    flat: dict[str, object] = {}
+    for name, value in data.items():
+        inner = _flat(value) if isinstance(value, dict) else None
+        flat |= {name: value} if inner is None else {f"{name}.{k}": v for k, v in inner.items()}
+    return flat
 
 
 # ---------------------------------------------------------------- other runs' weights
@@ -125,50 +142,40 @@ def weights_folder(path: Path, model_type: str) -> Path | None:
     return newest if newest and (newest / WEIGHTS[model_type]).is_file() else None
 
 
-def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
+def find_weights(
+    path: str | None, log_dir: str, model_type: str, command: str | None = None
+) -> Path:
     """The folder of weights that `path` names, or that of the newest run in `log_dir`.
 
-    `path` is a run, a folder of weights or a hub model that is such a folder.
+    Args:
+        path: a run, a folder of weights or a hub model that is such a folder.
+        command: what trains such a model; None: that of the shipped config.
     """
-    command = TRAIN_COMMANDS[model_type]
-    if path is not None:
-        place = model_folder(path)
-        if place.is_file():
-            raise UserError(
-                f"{path}: must be a folder (a run, or a checkpoint in it), not a file; weights of"
-                " other frameworks and pickles (.pt, .ckpt, .bin) are not loaded, but made into"
-                " such a folder by: python bins/tta/convert.py import"
-            )
-        if not place.is_dir():
-            raise UserError(f"{path}: no such folder; to train one, run: {command}")
-        if (place / "model_index.json").is_file():
-            raise UserError(
-                f"{path}: a model in diffusers' layout; make a folder of ours of it first:"
-                f" python bins/tta/convert.py import --from diffusers --to DIR {path}"
-            )
-        folder = weights_folder(place, model_type)
-        if folder is None:
-            raise UserError(
-                f"{path}: holds no {model_type} ({WEIGHTS[model_type]} in it, in final/ or in"
-                f" checkpoints/step-*/); to train one, run: {command}"
-            )
-        return folder
-    runs = [run for run in Path(log_dir).glob("*/") if _model_type(run) == model_type]
-    folders = [folder for run in runs if (folder := weights_folder(run, model_type))]
-    if not folders:
-        raise UserError(f"{log_dir}: no trained {model_type} there; to train one, run: {command}")
-    return max(folders, key=lambda folder: folder.stat().st_mtime)
-
-
-def read_config(folder: Path) -> Config:
-    """The config that the run or checkpoint in `folder` was made with."""
-    data = read_json(folder / "config.json")
-    data.pop("made_with", None)  # versions and commit, for people
-    return config_from_dict(data, None, str(folder / "config.json"))
-
-
-def _model_type(run: Path) -> str | None:
-    try:
-        return read_json(run / "config.json").get("model_type")
-    except UserError:
-        return None
+    advice = f"to train one, run: {command or TRAIN_COMMANDS[model_type]}"
+    if path is None:
+        runs = Path(log_dir).expanduser().glob("*/")
+        folders = [folder for run in runs if (folder := weights_folder(run, model_type))]
+        if not folders:
+            raise UserError(f"{log_dir}: no trained {model_type} there; {advice}")
+        return max(folders, key=lambda folder: folder.stat().st_mtime)
+    place = model_folder(os.path.expanduser(path))
+    if place.is_file():
+        raise UserError(
+            f"{path}: must be a folder (a run, or a checkpoint in it), not a file; weights of"
+            " other frameworks and pickles (.pt, .ckpt, .bin) are not loaded, but made into"
+            " such a folder by: python bins/tta/convert.py import"
+        )
+    if not place.is_dir():
+        raise UserError(f"{path}: no such folder; {advice}")
+    if (place / "model_index.json").is_file():
+        raise UserError(
+            f"{path}: a model in diffusers' layout; make a folder of ours of it first:"
+            f" python bins/tta/convert.py import --from diffusers --to DIR {path}"
+        )
+    folder = weights_folder(place, model_type)
+    if folder is None:
+        raise UserError(
+            f"{path}: holds no {model_type} ({WEIGHTS[model_type]} in it, in final/ or in"
+            f" checkpoints/step-*/); {advice}"
+        )
+    return folder

@@ -10,12 +10,10 @@ arion_setting_up=yes
 . "$root/utils/environment.sh"
 
 if ! [ -x "$PYTHON" ]; then
-    for python in python3 python3.12 python3.11; do
-        if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
-            2>/dev/null; then
+    for python in python3 python3.12 python3.11 ''; do
+        if [ -n "$python" ] && is_supported "$python"; then
             break
         fi
-        python=
     done
     if [ -z "$python" ]; then
         echo "error: Python 3.11 or 3.12 is needed and neither python3, python3.12 nor python3.11" \
@@ -23,13 +21,21 @@ if ! [ -x "$PYTHON" ]; then
         exit 2
     fi
     echo "set-up: making .venv with $python"
-    "$python" -m venv "$root/.venv"
+    "$python" -m venv "$root/.venv" || [ -x "$PYTHON" ] # without pip, as is said below
 fi
 
 for requirements in "$@"; do
     stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/arion-$(basename "$requirements")
     if cmp -s "$requirements" "$stamp"; then
         continue
+    fi
+    if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
+        remedy="$PYTHON -m ensurepip"
+        if [ "$PYTHON" = "$root/.venv/bin/python" ]; then # Debian makes half an environment
+            remedy="sudo apt install python3-venv; rm -r '$root/.venv'"
+        fi
+        echo "error: $PYTHON has no pip; run: $remedy; sh utils/setup.sh" >&2
+        exit 2
     fi
     echo "set-up: installing $requirements (some minutes, once)"
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements"

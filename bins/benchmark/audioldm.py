@@ -11,8 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from bins.benchmark.measure import Part, Ratio, alternate
 from bins.benchmark.synthetic import write_data, write_t5, write_vae
+from bins.tta.train import loop, make_task
 from config.load import load_config
-from models.base.dry_run import Rehearsal
+from models.base.dry_run import DryRun
 from modules.attention import SpatialTransformer
 from processors.dataset import read_batch
 from processors.metadata import mel_path
@@ -23,9 +24,7 @@ REFERENCE = "the reference's way"
 STEPS_PER_CALL = {"cuda": 10}  # so that a GPU never waits between steps
 
 
-def measure(
-    config: str, vae_config: str, overrides: list[str], rounds: int, root: Path, loop: Callable
-) -> Part:
+def measure(config: str, vae_config: str, overrides: list[str], rounds: int, root: Path) -> Part:
     """Of the models in these configs, with random weights of their full size.
 
     Args:
@@ -33,13 +32,12 @@ def measure(
         overrides: of stage 2's config.
         rounds: how often each way is timed.
         root: an empty folder to work in.
-        loop: the training loop, bins/tta/train.py's.
     """
     settings = load_config(config, overrides)
     batch_size = settings.train.batch_size
     made = write_data(root / "data", settings, clips=2 * batch_size)
     made += write_t5(root / "t5") + write_vae(root / "vae", load_config(vae_config))
-    run = Rehearsal(load_config(config, [*overrides, *made]), cached=True)
+    run = DryRun(load_config(config, [*overrides, *made]), make_task)
     device = run.accelerator.device
     steps = STEPS_PER_CALL.get(device.type, 1)
 
@@ -61,7 +59,7 @@ def measure(
     return part
 
 
-def wanted_gain(device: torch.device, run: Rehearsal) -> str:
+def wanted_gain(device: torch.device, run: DryRun) -> str:
     if device.type == "cuda":
         return "at least 10"
     return "at least 1.6" if run.task.latent_shape[1] == 10 else "at least 2.3"
@@ -71,12 +69,12 @@ def repeated(way: Callable[[], None], times: int) -> Callable[[], None]:
     return lambda: [way() for _ in range(times)]
 
 
-def alone(run: Rehearsal) -> Callable[[], None]:
+def alone(run: DryRun) -> Callable[[], None]:
     """The network's own work: on one batch that lies ready, with the run's own optimizer."""
     task = run.task
     optimizer = task.optimizers["unet"]
     batch = next(task.batches(0))
-    text, mask = batch["text"].to(run.accelerator.device).float(), batch["text_mask"]
+    text, mask = batch["text_emb"].to(run.accelerator.device).float(), batch["text_mask"]
     latent = torch.randn(len(text), *task.latent_shape, device=run.accelerator.device)
     timesteps, mask = torch.full((len(text),), 500).to(latent.device), mask.to(latent.device)
 
@@ -90,7 +88,7 @@ def alone(run: Rehearsal) -> Callable[[], None]:
     return step
 
 
-def plain(run: Rehearsal) -> Callable[[], None]:
+def plain(run: DryRun) -> Callable[[], None]:
     """As Amphion does it: T5 and VAE at every step, float32, attention blocks computed twice.
 
     The optimizer is the run's own, so what differs is the networks' work.

@@ -10,19 +10,20 @@ from torch.nn import functional as F
 
 from bins.benchmark.measure import Part, Ratio, alternate
 from bins.benchmark.synthetic import write_data
+from bins.tta.train import loop, make_task
 from config.load import load_config
-from models.base.dry_run import Rehearsal
+from models.base.dry_run import DryRun
 
 OURS = "this recipe's step"
 PLAIN = "the same networks, plainly"
 
 
-def measure(config: str, overrides: list[str], rounds: int, root: Path, loop: Callable) -> Part:
+def measure(config: str, overrides: list[str], rounds: int, root: Path) -> Part:
     """Of the model in this config; arguments as in bins/benchmark/audioldm.py."""
     settings = load_config(config, overrides)
     batch_size = settings.train.batch_size
     made = write_data(root / "data", settings, clips=2 * batch_size)
-    run = Rehearsal(load_config(config, [*overrides, *made, "train.num_workers=0"]))
+    run = DryRun(load_config(config, [*overrides, *made, "train.num_workers=0"]), make_task)
     device = run.accelerator.device
 
     def ours() -> None:
@@ -36,7 +37,7 @@ def measure(config: str, overrides: list[str], rounds: int, root: Path, loop: Ca
     return part
 
 
-def plain(run: Rehearsal) -> Callable[[], None]:
+def plain(run: DryRun) -> Callable[[], None]:
     """Float32; the adaptive weight by two gradients at the last layer (Esser et al. 2021, eq. 7).
 
     As in the paper's code (taming-transformers, VQLPIPSWithDiscriminator), but the mel is

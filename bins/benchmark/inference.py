@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -15,8 +16,8 @@ from bins.benchmark.synthetic import write_t5
 from config.load import load_config
 from config.schema import Config
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
-from models.tta.ldm.diffusion import scheduler_settings
-from models.tta.ldm.pipeline import Pipeline
+from models.tta.ldm.pipeline import Pipeline, PipelineSettings
+from models.tta.ldm.sampling import generate
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.load import Vocoder, load_vocoder
@@ -56,8 +57,11 @@ def measure(
 
 
 def measure_ours(pipeline: Pipeline, vocoder: Vocoder, rounds: int, device: torch.device) -> Line:
-    line = timed(OURS, lambda: vocoder(pipeline([PROMPT], [0])), rounds, device)
-    with mock.patch("models.tta.ldm.pipeline.graphed", lambda function, *_: function):
+    sampling = pipeline.settings.sampling
+    line = timed(
+        OURS, lambda: list(generate(pipeline, vocoder, [PROMPT], sampling)), rounds, device
+    )
+    with mock.patch("models.tta.ldm.sampling.graphed", lambda function, *_: function):
         line.gflop = count_gflop(lambda: pipeline([PROMPT], [0]))  # a graph's are not seen
     return line
 
@@ -84,7 +88,7 @@ def new_pipeline(config: Config, vae_config: Config, t5: Path) -> Pipeline:
     torch.manual_seed(0)
     text = TextEncoder.from_pretrained(str(t5), config.model.text_encoder.max_tokens)
     unet, vae = UNet(config.model.audioldm), AutoencoderKL(vae_config.model.autoencoderkl)
-    return Pipeline(config, unet, vae, text)
+    return Pipeline(PipelineSettings.of(config), unet, vae, text)
 
 
 class Plain:
@@ -99,18 +103,17 @@ class Plain:
     def __call__(self, prompt: str, steps: int) -> Tensor:
         """mel [1, n_mel, frames]"""
         pipeline = self.pipeline
-        config, vae = pipeline.config, pipeline.vae
-        noise = scheduler_settings(config.model.noise_scheduler)
+        settings, vae = pipeline.settings, pipeline.vae
+        noise = dataclasses.asdict(settings.noise_scheduler)
         scheduler = diffusers.PNDMScheduler.from_config(noise)
         scheduler.set_timesteps(steps)
         text = pipeline.text_encoder.encode([prompt, ""])
-        factor, preprocess = vae.config.downsampling, config.preprocess
-        size = (preprocess.n_mel // factor, preprocess.segment_frames // factor)
-        latent = torch.randn(1, vae.config.z_channels, *size).to(self.device)
+        shape = vae.config.latent_shape(settings.mel.n_mel, settings.frames)
+        latent = torch.randn(1, *shape).to(self.device)
         for timestep in scheduler.timesteps:
             both = torch.cat([latent, latent])
             prediction = pipeline.unet(both, timestep.to(self.device).expand(2), *text)
             prompted, empty = prediction.chunk(2)
-            prediction = empty + config.inference.guidance_scale * (prompted - empty)
+            prediction = empty + settings.sampling.guidance_scale * (prompted - empty)
             latent = scheduler.step(prediction, timestep, latent).prev_sample
         return vae.decode(vae.unscale(latent))[:, 0]

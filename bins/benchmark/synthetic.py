@@ -1,4 +1,4 @@
-"""Data, a T5 and a VAE, made up in their real sizes, so that a benchmark needs nothing else."""
+"""Synthetic data, T5 and VAE in their real sizes, so that a benchmark needs nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.tta.autoencoder.saved import save_vae
 from models.tta.ldm.text_encoder import train_tokenizer
 from processors.mel import write_mel_settings
 
-DATASET = "MadeUp"
+DATASET = "Synthetic"
 TOKENS = 20  # of a caption, with </s>
 SECONDS = 10  # of a clip
 WORDS = ("a", "man", "speaks", "while", "dogs", "bark", "and", "rain", "falls", "on", "the", "roof")
@@ -23,7 +23,7 @@ T5_BASE = {"vocab_size": 32128, "d_model": 768, "d_ff": 3072, "num_layers": 12, 
 
 
 def write_data(root: Path, config: Config, clips: int) -> list[str]:
-    """<root>/MadeUp/ as preprocessing leaves it, with random mels; the overrides that use it."""
+    """<root>/Synthetic/ as preprocessing leaves it, with random mels; the overrides that use it."""
     folder, mel = root / DATASET, config.preprocess.mel
     random, frames = np.random.default_rng(0), math.ceil(SECONDS * mel.frames_per_second)
     (folder / "mel").mkdir(parents=True)

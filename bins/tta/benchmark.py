@@ -4,7 +4,7 @@
         [--device cpu|cuda] [--latent 4_10_78|4_5_39] [--rounds N] [--num_workers N] [--json FILE]
         [key.path=value ...]
 
-All models have their full size and random weights; data are made up. What is compared is timed in
+All models have their full size and random weights; data are synthetic. What is compared is timed in
 one run, in turns where that does not take minutes, so that ratios hold on a busy machine as well.
 """
 
@@ -93,7 +93,6 @@ def measure(name: str, arguments: argparse.Namespace, root: Path, device: torch.
     """One part's figures."""
     from bins.benchmark import audioldm, autoencoderkl, inference, preprocess
     from bins.benchmark.measure import cores
-    from bins.tta.train import loop
 
     file = f"exp_config_latent_{arguments.latent}.json".replace("_latent_4_10_78", "")
     vae_config, config = f"egs/tta/autoencoderkl/{file}", f"egs/tta/audioldm/{file}"
@@ -104,9 +103,9 @@ def measure(name: str, arguments: argparse.Namespace, root: Path, device: torch.
     if device.type == "cpu" and name in CPU_BATCH:
         overrides = [f"train.batch_size={CPU_BATCH[name]}", *overrides]
     if name == "autoencoderkl":
-        return autoencoderkl.measure(vae_config, overrides, rounds, root, loop)
+        return autoencoderkl.measure(vae_config, overrides, rounds, root)
     if name == "audioldm":
-        return audioldm.measure(config, vae_config, overrides, rounds, root, loop)
+        return audioldm.measure(config, vae_config, overrides, rounds, root)
     return inference.measure(config, vae_config, overrides, rounds, root, device)
 
 

@@ -12,13 +12,21 @@ An import makes a folder that every command takes where it takes one of ours.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
+from os.path import expanduser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.cli import run_main
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from models.tta.convert.imported import Imported
+    from models.tta.ldm.pipeline import PipelineSettings
+    from models.vocoders.hifigan import HiFiGAN
 
 FORMATS = ("amphion", "hifigan", "diffusers", "audioldm")
 OWN_CONFIG = "egs/tta/audioldm/exp_config.json"
@@ -42,10 +50,13 @@ def parse() -> argparse.Namespace:
         "import", help="published weights to a folder of ours", allow_abbrev=False
     )
     come.add_argument("--from", dest="format", required=True, choices=FORMATS)
-    come.add_argument("--to", required=True, metavar="DIR", help="the folder to make")
+    come.add_argument(
+        "--to", required=True, metavar="DIR", type=expanduser, help="the folder to make"
+    )
     come.add_argument("files", nargs="+", metavar="FILE", help="files or folders of one model")
     come.add_argument(
         "--config",
+        type=expanduser,
         help="AudioLDM config for what the files do not tell, such as the mel; default:"
         f" {OWN_CONFIG}, for diffusers and audioldm {AUDIOLDM_CONFIG}",
     )
@@ -56,19 +67,27 @@ def parse() -> argparse.Namespace:
         help="of the maps that a diffusers network works on; default: time_mel, as AudioLDM's are,"
         " or what a mel_config.json beside the weights says",
     )
-    come.add_argument("--vae", metavar="DIR", help="a VAE of ours, to go with a U-Net")
-    come.add_argument("--text_encoder", metavar="NAME", help="a T5 (hub or folder), likewise")
+    come.add_argument(
+        "--vae", metavar="DIR", type=expanduser, help="a VAE of ours, to go with a U-Net"
+    )
+    come.add_argument(
+        "--text_encoder", metavar="NAME", type=expanduser, help="a T5 (hub or folder), likewise"
+    )
 
     go = verbs.add_parser(
         "export", help="a trained model to a folder of another format", allow_abbrev=False
     )
     go.add_argument("--to", dest="format", required=True, choices=("diffusers",))
-    go.add_argument("--checkpoint_path", help="stage-2 run; default: the newest")
-    go.add_argument("--log_dir", default="ckpts/tta", help="where runs are looked for")
-    go.add_argument("--vocoder", help="griffin_lim, or a HiFi-GAN's folder; default: the run's")
+    go.add_argument("--checkpoint_path", type=expanduser, help="stage-2 run; default: the newest")
+    go.add_argument(
+        "--log_dir", type=expanduser, default="ckpts/tta", help="where runs are looked for"
+    )
+    go.add_argument(
+        "--vocoder", type=expanduser, help="griffin_lim, or a HiFi-GAN's folder; default: the run's"
+    )
     go.add_argument("--license", default="other", help="of the weights, as mit or cc-by-4.0")
     go.add_argument("--push_to_hub", metavar="NAME", help="upload it as this model, owner/name")
-    go.add_argument("out", metavar="OUT_DIR", help="the folder to make")
+    go.add_argument("out", metavar="OUT_DIR", type=expanduser, help="the folder to make")
     return parser.parse_args()
 
 
@@ -103,41 +122,60 @@ def import_weights(arguments: argparse.Namespace) -> None:
     if arguments.text_encoder is not None:
         from models.tta.ldm.text_encoder import TextEncoder
 
-        limit = found.config.model.text_encoder.max_tokens
+        limit = found.settings.max_tokens
         encoder = TextEncoder.from_pretrained(arguments.text_encoder, limit)
         found.add("text_encoder", encoder, Path(arguments.text_encoder))
     found.check()
     print("\n".join(found.write(to, arguments.format)))
 
 
-def read_files(arguments: argparse.Namespace):
+def read_files(arguments: argparse.Namespace) -> Imported:
     """The parts that the files hold."""
-    from config.load import load_config
+    from models.tta.convert.from_diffusers import read_diffusers
+    from models.tta.convert.imported import Imported
+    from models.tta.convert.latent_diffusion import read_amphion, read_audioldm
     from utils.hub import SAFE, model_folder
+
+    files = [
+        model_folder(expanduser(f), (*SAFE, "*.bin", "g_*", "generator_*")) for f in arguments.files
+    ]
+    defaults = read_defaults(arguments)
+    if arguments.format == "amphion":
+        return read_amphion(files, defaults)
+    if arguments.format == "audioldm":
+        return read_audioldm(files, defaults)
+    if arguments.format == "diffusers":
+        return read_diffusers(files, defaults, arguments.layout)
+    vocoder = read_hifigan(files)
+    return Imported(dataclasses.replace(defaults, mel=vocoder.mel), vocoder=vocoder)
+
+
+def read_defaults(arguments: argparse.Namespace) -> PipelineSettings:
+    """What the files may not tell, from a config of stage 2."""
+    from config.load import load_config
+    from models.tta.ldm.pipeline import PipelineSettings
 
     with_audioldm = arguments.format in ("diffusers", "audioldm")
     path = arguments.config or (AUDIOLDM_CONFIG if with_audioldm else OWN_CONFIG)
     heads = arguments.num_heads
-    overrides = [] if heads is None else [f"model.audioldm.num_heads={heads}"]
-    config = load_config(path, overrides)
+    config = load_config(path, [] if heads is None else [f"model.audioldm.num_heads={heads}"])
     if config.model_type != "AudioLDM":
         raise UserError(f"--config {path} must be of model_type AudioLDM, not {config.model_type}")
-    files = [model_folder(name, (*SAFE, "*.bin", "g_*")) for name in arguments.files]
-    if arguments.format == "amphion":
-        from models.tta.convert.from_amphion import read_amphion
+    return PipelineSettings.of(config)
 
-        return read_amphion(files, config)
-    if arguments.format == "hifigan":
-        from models.tta.convert.from_hifigan import read_hifigan
 
-        return read_hifigan(files, config)
-    if arguments.format == "audioldm":
-        from models.tta.convert.from_audioldm import read_audioldm
+def read_hifigan(files: list[Path]) -> HiFiGAN:
+    """The vocoder in a folder, or in a config.json and a checkpoint that are given one by one."""
+    from models.vocoders.hifigan import find_published, read_published
 
-        return read_audioldm(files, config)
-    from models.tta.convert.from_diffusers import read_diffusers
-
-    return read_diffusers(files, config, arguments.layout)
+    if len(files) == 2:
+        return read_published(*sorted(files, key=lambda file: file.suffix != ".json"))
+    if len(files) > 2 or not files[0].is_dir():
+        raise UserError(
+            f"{files[0]}: a HiFi-GAN is a folder, or its config.json and its g_XXXXXXXX (or"
+            " generator_vX)"
+        )
+    return read_published(files[0] / "config.json", find_published(files[0]))
 
 
 def export_model(arguments: argparse.Namespace) -> None:
@@ -153,8 +191,8 @@ def export_model(arguments: argparse.Namespace) -> None:
 
     folder = find_weights(arguments.checkpoint_path, arguments.log_dir, "AudioLDM")
     pipeline = read_pipeline(folder)
-    name = arguments.vocoder or pipeline.config.inference.vocoder
-    vocoder = load_vocoder(name, pipeline.mel)
+    name = arguments.vocoder or pipeline.settings.vocoder_of(folder)
+    vocoder = load_vocoder(name, pipeline.settings.mel)
     title = arguments.push_to_hub or out.name
     export(pipeline, vocoder, model_card(pipeline, folder, title, arguments.license, name), out)
     print(f"{out}: DiffusionPipeline.from_pretrained loads it, see {out / 'README.md'}")

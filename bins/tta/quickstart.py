@@ -1,6 +1,5 @@
-"""What is the quickstart's own: its data at the start, its page at the end, a look at samplers.
+"""What the quickstart made, heard by a classifier that was trained on the real clips alone.
 
-python bins/tta/quickstart.py data      sounds, captions, prompts (run.sh begins with it)
 python bins/tta/quickstart.py page      index.html and recognised.csv (run.sh ends with it)
 python bins/tta/quickstart.py samplers  how many sounds are recognised, by sampler and steps
 """
@@ -8,143 +7,67 @@ python bins/tta/quickstart.py samplers  how many sounds are recognised, by sampl
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import run_main
+from utils.cli import parse_arguments, run_main
 from utils.errors import UserError
 
 if TYPE_CHECKING:  # heavy, and --help is at once
     from config.schema import Config
-    from models.tta.evaluation.recognition import Classifier
 
-FOLDER = Path("quickstart")
-CONFIG = "egs/tta/quickstart/autoencoderkl.json"
-SEED = 0
-SAMPLERS = ("ddim", "pndm", "dpm++", "unipc")
 STEPS = (3, 5, 10, 15, 25, 50)
-BATCH_SIZE = 25
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    commands = {"data": make_data, "page": make_page, "samplers": compare_samplers}
-    parser.add_argument("command", choices=commands)
-    commands[parser.parse_args().command]()
-
-
-def make_data() -> None:
-    """quickstart/data/Demo/{wav/,captions.csv} and quickstart/prompts.txt; not made twice."""
-    from config.load import load_config
-    from preprocessors.demo import demo_prompts, make_demo
-
-    folder = FOLDER / "data" / "Demo"
-    if not (folder / "captions.csv").exists():  # written last
-        make_demo(folder, load_config(CONFIG).preprocess.sample_rate, SEED)
-    prompts = [prompt["prompt"] for prompt in demo_prompts(SEED)]
-    (FOLDER / "prompts.txt").write_text("\n".join(prompts) + "\n", encoding="utf-8")
-
-
-def make_page() -> None:
-    """Has a classifier, trained on the real clips alone, hear the sounds; writes the page."""
-    from config.load import load_config
-    from models.tta.evaluation.page import PageClip, write_page
-    from preprocessors.demo import demo_prompts
-    from processors.mel import mel_of_wav
-    from processors.metadata import load_split
-    from utils.audio import read_wav
-
-    config = load_config(CONFIG)
-    mel = config.preprocess.mel
-    captions = {record["Caption"] for record in load_split(config, "train")}
-    prompts = demo_prompts(SEED)
-    wavs = [FOLDER / "sounds" / f"{number:04d}.wav" for number in range(len(prompts))]
-    missing = [wav for wav in wavs if not wav.exists()]
-    if missing:
-        raise UserError(f"{missing[0]}: no such file; run: sh egs/tta/quickstart/run.sh")
-    heard = classifier(config).hear([mel_of_wav(read_wav(w, mel.sample_rate), mel) for w in wavs])
-    clips = [
-        PageClip(
-            file=f"sounds/{wav.name}",
-            picture=f"sounds/{wav.with_suffix('.png').name}",
-            prompt=prompt["prompt"],
-            kind=prompt["Kind"],
-            heard=kind,
-            new_wording=prompt["prompt"] not in captions,
-        )
-        for wav, prompt, kind in zip(wavs, prompts, heard, strict=True)
-    ]
-    stages = [
-        (path.name[2:], float(path.read_text())) for path in sorted((FOLDER / "seconds").iterdir())
-    ]
-    page = write_page(
-        FOLDER,
-        title="Arion quickstart",
-        intro="Sounds made from sentences by models trained on this machine, from nothing.",
-        clips=clips,
-        stages=stages,
-    )
-    recognised = sum(clip.recognised for clip in clips)
-    print(f"{recognised} of {len(clips)} sounds recognised as what was asked for")
-    print(f"{sum(seconds for _, seconds in stages):.0f} s in all; now open {page}")
-
-
-def classifier(config: Config) -> Classifier:
-    """Trained on the real clips of the training set."""
-    import numpy as np
-
-    from models.tta.evaluation.recognition import train_classifier
-    from processors.metadata import load_split, mel_path
-
-    # A clip of two events is of no one kind.
-    records = [r for r in load_split(config, "train") if " + " not in r["Kind"]]
-    real = [np.load(mel_path(config, record)) for record in records]
-    return train_classifier(real, [record["Kind"] for record in records])
-
-
-def compare_samplers() -> None:
-    """Prints how many of the hundred sounds are recognised, and their time, in a table."""
-    import time
-
-    import torch
+    parser.add_argument("command", choices=("page", "samplers"))
+    parser.add_argument("--output_dir", default="quickstart", help="default: %(default)s")
+    arguments = parse_arguments(parser)
+    folder = Path(arguments.output_dir)
 
     from config.load import load_config
+
+    places = [f"preprocess.processed_dir={folder}/data", f"log_dir={folder}/runs"]
+    config = load_config("egs/tta/quickstart/autoencoderkl.json", places)
+    try:
+        prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename}: no such file; first run: sh egs/tta/quickstart/run.sh"
+        ) from None
+    commands = {"page": make_page, "samplers": compare_samplers}
+    commands[arguments.command](config, folder, prompts)
+
+
+def make_page(config: Config, folder: Path, prompts: list[dict[str, str]]) -> None:
+    from models.tta.evaluation.demo import page_of_sounds
+
+    files = sorted((folder / "seconds").glob("*"))
+    seconds = {path.name[2:]: float(path.read_text()) for path in files}
+    print(page_of_sounds(config, folder, prompts, seconds))
+
+
+def compare_samplers(config: Config, folder: Path, prompts: list[dict[str, str]]) -> None:
+    from config.model_schema import SAMPLER_NAMES
+    from models.tta.evaluation import demo
     from models.tta.ldm.pipeline import load_pipeline
     from models.vocoders.load import load_vocoder
-    from preprocessors.demo import demo_prompts
-    from processors.mel import mel_of_wav
     from utils.run_folder import find_weights
+    from utils.table import markdown_table
 
-    config, prompts = load_config(CONFIG), demo_prompts(SEED)
-    folder = find_weights(None, config.log_dir, "AudioLDM")
-    listener, mel = classifier(config), config.preprocess.mel
-    pipeline, vocoder = load_pipeline(folder, "cpu"), load_vocoder("griffin_lim", mel)
-    print("| steps | seconds a sound | " + " | ".join(SAMPLERS) + " |")
-    print("|---" * (2 + len(SAMPLERS)) + "|")
-    for steps in STEPS:
-        recognised, began = [], time.perf_counter()
-        for sampler in SAMPLERS:
-            mels = torch.cat(
-                [
-                    pipeline(
-                        [prompt["prompt"] for prompt in prompts[first : first + BATCH_SIZE]],
-                        range(first, min(first + BATCH_SIZE, len(prompts))),
-                        num_steps=steps,
-                        sampler=sampler,
-                    )
-                    for first in range(0, len(prompts), BATCH_SIZE)
-                ]
-            )
-            heard = listener.hear([mel_of_wav(wav.numpy(), mel) for wav in vocoder(mels)])
-            right = [kind == prompt["Kind"] for kind, prompt in zip(heard, prompts, strict=True)]
-            recognised.append(sum(right))
-        seconds = (time.perf_counter() - began) / len(SAMPLERS) / len(prompts)
-        print(f"| {steps} | {seconds:.2f} | " + " | ".join(map(str, recognised)) + " |", flush=True)
+    pipeline = load_pipeline(find_weights(None, config.log_dir, "AudioLDM"), "cpu")
+    vocoder = load_vocoder("griffin_lim", config.preprocess.mel)
+    rows = demo.compare_samplers(config, pipeline, vocoder, prompts, SAMPLER_NAMES, STEPS)
+    print(markdown_table(["steps", "seconds a sound", *SAMPLER_NAMES], list(rows)))
 
 
 if __name__ == "__main__":

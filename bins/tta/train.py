@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import pkgutil
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.cli import add_config_arguments, parse_arguments, run_main
 
-if TYPE_CHECKING:  # heavy, and --help is at once
+if TYPE_CHECKING:  # imports of seconds, which --help does without
+    from accelerate import Accelerator
+    from torch import nn
+
     from config.schema import Config
-    from models.base.dry_run import Rehearsal
+    from models.base.dry_run import DryRun
     from models.base.run import Run
+    from models.base.task import Task
+
+# What each model_type brings to the loop (models/base/task.py), imported when it is needed.
+TASKS = {
+    "AutoencoderKL": "models.tta.autoencoder.training:AutoencoderTraining",
+    "AudioLDM": "models.tta.ldm.training:AudioLDMTraining",
+}
 
 
 def main() -> None:
@@ -31,13 +42,13 @@ def main() -> None:
     )
     arguments = parse_arguments(parser)
 
-    from config.load import load_config
+    from config.load import find_config, load_config
     from utils.run_folder import finished_at, run_folder
 
     config = load_config(arguments.config, arguments.overrides)
     exp_name = arguments.exp_name
     if exp_name is None:
-        exp_name = default_name(arguments.config)
+        exp_name = default_name(str(find_config(arguments.config)))
     folder = run_folder(config.log_dir, exp_name)
     step = finished_at(folder)
     if step is not None and step >= config.train.max_steps and not arguments.dry_run:
@@ -55,74 +66,86 @@ def default_name(config: str) -> str:
 
 def train(config: Config, exp_name: str, dry_run: bool) -> None:
     """Trains `config` in <log_dir>/<exp_name> up to max_steps, from where it was left."""
-    from models.base.dry_run import Rehearsal
+    from models.base.dry_run import DryRun
     from models.base.run import Run
 
-    run = Rehearsal(config) if dry_run else Run(config, exp_name)
+    run = DryRun(config, make_task) if dry_run else Run(config, exp_name, make_task)
     if run.step == 0 and config.train.init_from and not dry_run:
         run.validate()  # what the weights are worth before they learn
     loop(run)
     run.finish()
 
 
-def loop(run: Run | Rehearsal) -> None:
-    """Learns from where `run` is up to its last step.
+def make_task(config: Config, accelerator: Accelerator, checkpoint: Path | None) -> Task:
+    """The model of `config`, from `checkpoint` or (None) anew."""
+    from models.base.accelerator import make_share
 
-    It knows a model by the few methods that models/tta/autoencoder/training.py and
-    models/tta/ldm/training.py share, and the rest by models/base/run.py.
+    task = pkgutil.resolve_name(TASKS[config.model_type])
+    return task(config, accelerator, make_share(config, accelerator), checkpoint)
+
+
+def loop(run: Run | DryRun) -> None:
+    """Trains from `run.step` up to its last step.
+
+    models/base/task.py describes what a model is here, models/base/run.py the rest.
     """
     import torch
 
-    from modules.optimizer import gradient_norm, learning_rate, update
+    from modules.optimizer import gradient_norm, learning_rate, optimizer_step
 
     settings, task, accelerator = run.config.train, run.task, run.accelerator
-    parts = settings.gradient_accumulation_steps
+    micro_batches = settings.gradient_accumulation_steps
     batches = task.batches(run.step)
 
     while run.step < run.last_step and not run.stop_requested():
-        # 1. Gradients, piece by piece of the batch, each network's right after its loss.
-        finite, losses, norms = [], {}, {}
-        for part in range(parts):
-            waiting = time.perf_counter()
-            batch = next(batches)
-            run.waited += time.perf_counter() - waiting
-            with synchronised(accelerator, task.wrapped, part + 1 == parts):
-                for network, loss, figures in task.losses(batch, run.step, part):
-                    accelerator.backward(loss / parts)
-                    losses[network] = loss.detach()
-                    finite.append(loss.detach().isfinite())
-                    run.figures.add(figures)
+        # 1. Gradients: one micro-batch after the other, backward directly after each loss.
+        networks, finite, means = {}, [], {}
+        for micro in range(micro_batches):
+            with run.clock.waiting():
+                batch = next(batches)
+            with synchronised(accelerator, task.wrapped, micro + 1 == micro_batches):
+                for loss in task.losses(batch, run.step, micro):
+                    accelerator.backward(loss.value / micro_batches)
+                    networks[loss.network] = task.trainable[loss.network]
+                    finite.append(loss.value.detach().isfinite())
+                    run.metrics.add(loss.metrics)
+                    for name, value in loss.means.items():
+                        means.setdefault(name, []).append(value)
 
         # 2. One step of every network that had a loss, or of none where anything is not finite.
         rate = learning_rate(settings, run.step)
-        for network in losses:
-            norms[network] = gradient_norm(task.learning[network].parameters())
-            finite.append(norms[network].isfinite())
-            run.figures.add({f"grad_norm_{network}": norms[network]})
+        norms = {name: gradient_norm(net.parameters()) for name, net in networks.items()}
+        finite += [norm.isfinite() for norm in norms.values()]
+        run.metrics.add({f"grad_norm_{name}": norm for name, norm in norms.items()})
         wrong = 1 - torch.stack(finite).all().float()
         skip = accelerator.reduce(wrong, reduction="sum").clamp(max=1)
-        for network in losses:
-            update(task.optimizers[network], rate, norms[network], settings.grad_clip, skip)
-        run.figures.add(task.after_update(run.step))
+        for name, norm in norms.items():
+            optimizer_step(task.optimizers[name], rate, norm, settings.grad_clip, skip)
+        means = {name: torch.stack(values).mean(0) for name, values in means.items()}
+        means = accelerator.reduce(means, reduction="mean")
+        run.metrics.add(task.after_step(run.step, means))
         if task.ema:
-            task.ema.update(task.objective.parameters(), run.step)
+            task.ema.update(run.step)
         run.watch.note(run.step, skip)
         run.step += 1
 
-        # 3. What is due now: figures, validation, sounds, checkpoint.
+        # 3. What is due now. The checkpoint is saved before anything that may fail.
         run.bar.update()
-        if run.due(settings.save_summary_steps):
-            run.summarise(rate)
-        if run.due(settings.valid_interval) or run.due(settings.save_checkpoints_steps):
+        saves = run.due(settings.save_checkpoints_steps)
+        if saves or run.due(settings.save_summary_steps):
+            run.summarise()
+        if saves:
+            run.save_checkpoint()
+        if saves or run.due(settings.valid_interval):
             run.validate()
         if run.due(settings.sample_interval):
             run.log_sounds()
-        if run.due(settings.save_checkpoints_steps):
-            run.save_checkpoint()
 
 
-def synchronised(accelerator, modules, yes: bool) -> contextlib.ExitStack:
-    """Whether processes exchange the gradients of this backward pass: at a batch's last piece."""
+def synchronised(
+    accelerator: Accelerator, modules: Sequence[nn.Module], yes: bool
+) -> contextlib.ExitStack:
+    """Whether processes exchange this backward pass's gradients: at a step's last micro-batch."""
     stack = contextlib.ExitStack()
     if not yes:
         for module in modules:

@@ -1,10 +1,9 @@
-"""Processes, devices and precision, by accelerate; the model's part of the loop on them."""
+"""Processes, devices and precision, by accelerate."""
 
 from __future__ import annotations
 
 import os
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -17,32 +16,31 @@ from utils.errors import UserError
 
 PATIENCE = timedelta(hours=2)  # of processes that wait while another encodes, validates or saves
 # Where launchers (torchrun, Open MPI, Intel MPI, MVAPICH) say how many processes there are.
-PROCESS_COUNTS = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"]
+WORLD_SIZES = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"]
+RANKS = ["RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK"]
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """The engine for precision, devices and processes.
+    """accelerate's object for precision, devices and processes.
 
-    Raises UserError where the batch cannot be shared out evenly.
+    Raises UserError where the batch cannot be shared out evenly, or where the environment speaks
+    of processes that no launcher started.
     """
-    processes = get_int_from_env(PROCESS_COUNTS, 1)
-    parts = config.train.gradient_accumulation_steps
-    if config.train.batch_size % (parts * processes):  # each process finds that before they connect
+    world_size = _world_size()
+    micro_batches = config.train.gradient_accumulation_steps
+    if config.train.batch_size % (micro_batches * world_size):
         raise UserError(
             f"train.batch_size {config.train.batch_size} must be a multiple of"
-            f" {parts * processes} = {processes} process(es) x"
-            f" train.gradient_accumulation_steps {parts}"
+            f" {micro_batches * world_size} = {world_size} process(es) x"
+            f" train.gradient_accumulation_steps {micro_batches}"
         )
     # Without a GPU, accelerate takes note of a launcher's processes only if told to use the CPU.
-    launched = processes > 1
+    launched = world_size > 1
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "y", "on")
     on_cpu = on_cpu or (launched and not torch.cuda.is_available())
     state = PartialState(cpu=on_cpu, **({"timeout": PATIENCE} if launched else {}))
-    if state.num_processes != processes:
-        raise UserError(
-            f"the launcher started {processes} processes and accelerate found {state.num_processes}"
-            " of them; start them with torchrun or accelerate launch"
-        )
+    if state.num_processes != world_size:
+        raise _no_launcher(f"accelerate found {state.num_processes}")
     torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32 on a GPU
     return Accelerator(
         cpu=on_cpu,
@@ -54,18 +52,32 @@ def make_accelerator(config: Config) -> Accelerator:
     )
 
 
-def make_task(config: Config, accelerator: Accelerator, checkpoint: Path | None):
-    """The model's part of the loop, from `checkpoint` or (None) anew."""
-    share = Share(
+def _world_size() -> int:
+    """The number of processes that a launcher started, 1 without a launcher."""
+    try:
+        world_size = max(1, get_int_from_env(WORLD_SIZES, 1))
+    except ValueError:
+        raise _no_launcher("that is no number") from None
+    if world_size > 1 and not any(name in os.environ for name in RANKS):
+        raise _no_launcher("none of " + ", ".join(RANKS) + " says which one this is")
+    return world_size
+
+
+def _no_launcher(found: str) -> UserError:
+    names = [name for name in WORLD_SIZES if name in os.environ]
+    return UserError(
+        f"the environment has {', '.join(f'{name}={os.environ[name]}' for name in names)}, as a"
+        f" launcher of several processes sets it, but {found}. To train with one process, run: env"
+        f" {' '.join(f'-u {name}' for name in names)} COMMAND; to train with several, start them"
+        " with torchrun or accelerate launch"
+    )
+
+
+def make_share(config: Config, accelerator: Accelerator) -> Share:
+    """This process's part of every batch."""
+    return Share(
         config.train.batch_size,
         config.train.gradient_accumulation_steps,
         accelerator.process_index,
         accelerator.num_processes,
     )
-    if config.model_type == "AutoencoderKL":
-        from models.tta.autoencoder.training import AutoencoderTraining
-
-        return AutoencoderTraining(config, accelerator, share, checkpoint)
-    from models.tta.ldm.training import AudioLDMTraining
-
-    return AudioLDMTraining(config, accelerator, share, checkpoint)

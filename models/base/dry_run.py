@@ -1,87 +1,89 @@
-"""--dry_run: the loop's first steps for real, a validation batch, what to expect; no files."""
+"""--dry_run: a few steps for real, a validation micro-batch, what to expect; no files are kept."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import tempfile
 import time
+from pathlib import Path
 
 import torch
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 
 from config.schema import Config
-from models.base.accelerator import make_accelerator, make_task
-from models.base.metrics import Figures, open_log
+from models.base.accelerator import make_accelerator
+from models.base.clock import Clock
+from models.base.log import open_log
+from models.base.metrics import Metrics, shown
+from models.base.run import TaskMaker, check_mels
 from models.base.watch import Watch
-from processors.mel import check_mel_settings
-from processors.metadata import dataset_dir
 from utils.device import peak_memory, synchronise
 
 STEPS = 3  # of which the first one compiles, loads kernels and asks for memory
 
 
-class Rehearsal:
-    """What the loop takes for a run: every network learns, and nothing is written.
+class DryRun:
+    """What the loop takes for a run, where every network learns and nothing is kept.
 
-    With `cached`, what is frozen is read from a cache, which is written; else it is computed.
+    Attributes: as of models/base/run.py's Run.
     """
 
-    def __init__(self, config: Config, cached: bool = False) -> None:
+    def __init__(self, config: Config, make_task: TaskMaker) -> None:
         train = config.train
         self.config = dataclasses.replace(
             config, train=dataclasses.replace(train, valid_clips=train.batch_size)
         )
         self.accelerator = make_accelerator(config)
-        for dataset in config.dataset:
-            check_mel_settings(dataset_dir(config, dataset), config.preprocess.mel)
+        check_mels(config)
         set_seed(train.random_seed)
         self.task = make_task(self.config, self.accelerator, None)
-        self.task.load_data(cached)
-        loss = config.model.loss
-        self.step = loss.disc_start if loss else 0  # from here on every network learns
+        # A cache of the few clips that are needed, in a folder that ends with this process.
+        self.task.train_records = self.task.train_records[: STEPS * train.batch_size]
+        self.task.valid_records = self.task.valid_records[: train.batch_size]
+        self._folder = tempfile.TemporaryDirectory(prefix="arion-dry-run-")
+        self.task.prepare_data(Path(broadcast_object_list([self._folder.name])[0]))
+        self.step = self.task.joint_step
         self.last_step = self.step + STEPS
-        self.figures = Figures(self.accelerator)
-        self.watch = Watch(open_log(None), self.task.clips_of, float("inf"))
-        self.waited = 0.0
-        if config.model_type == "AudioLDM" and not cached:  # a run reads them from its cache
-            count = STEPS * train.gradient_accumulation_steps
-            ready = list(itertools.islice(self.task.batches(self.step), count))
-            self.task.batches = lambda _step: iter(ready)
+        self.metrics = Metrics(self.accelerator)
+        self.watch = Watch(open_log(None), self.task.clips_of, self.task.troubles)
+        self.clock = Clock()
         self.bar = Stopwatch(self.accelerator.device)
 
     def stop_requested(self) -> bool:
         return False
 
     def due(self, interval: int) -> bool:
-        """Nothing is, in a dry run."""
+        """In a dry run nothing is."""
         return False
 
     def finish(self) -> None:
-        """Validates one batch and prints what was found."""
-        figures = self.figures.read()
-        self.watch.check(figures, self.last_step, 0.0)
-        seconds = min(self.bar.seconds[1:])
+        """Validates a few clips and prints what was found."""
+        metrics = self.metrics.read()
+        self.watch.check(metrics, self.last_step, 0.0)
         valid = self.task.validate()
         if self.accelerator.is_main_process:
-            for name, text in self._findings(figures, valid, seconds):
+            for name, text in self._findings(metrics, valid):
                 print(f"{name:<26}{text}")
         self.accelerator.wait_for_everyone()
+        self._folder.cleanup()
         self.accelerator.end_training()
 
-    def _findings(self, figures: dict, valid: dict, seconds: float) -> list[tuple[str, str]]:
-        engine, train = self.accelerator, self.config.train
-        clips = train.batch_size
+    def _findings(self, metrics: dict, valid: dict) -> list[tuple[str, str]]:
+        accelerator, train = self.accelerator, self.config.train
+        clips, seconds = train.batch_size, min(self.bar.seconds[1:])
+        mixed = accelerator.mixed_precision
         return [
             ("model", self.config.model_type),
-            *((f"parameters, {name}", f"{count(m):,}") for name, m in self.task.learning.items()),
-            ("latent", " x ".join(map(str, self.task.latent_shape)) + " per clip"),
-            ("processes", f"{engine.num_processes} on {engine.device.type}"),
-            ("precision", {"no": "fp32"}.get(engine.mixed_precision, engine.mixed_precision)),
-            ("memory", f"{peak_memory(engine.device) / 2**30:.2f} GiB, each process"),
+            *((f"parameters, {name}", f"{count(m):,}") for name, m in self.task.trainable.items()),
+            *self.task.summary.items(),
+            ("processes", f"{accelerator.num_processes} on {accelerator.device.type}"),
+            ("precision", {"no": "fp32"}.get(mixed, mixed)),
+            ("memory", f"{peak_memory(accelerator.device) / 2**30:.2f} GiB, each process"),
             ("a step", f"{seconds:.3f} s, {clips} clips, {clips / seconds:.1f} clips/s"),
             ("to the end", f"{train.max_steps} steps, {duration(seconds * train.max_steps)}"),
-            ("figures of a step", shown(figures)),
+            ("metrics of a step", shown(metrics)),
             ("one validation batch", shown(valid) if valid else "valid.json holds no clip"),
+            *(("note", note) for note in self.task.notes),
             ("written", "nothing"),
         ]
 
@@ -103,12 +105,8 @@ class Stopwatch:
 
 
 def count(module: torch.nn.Module) -> int:
-    """Parameters that learn."""
+    """Number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def shown(figures: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
 def duration(seconds: float) -> str:

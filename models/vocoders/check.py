@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from config.schema import MelConfig
-from models.vocoders.griffin_lim import GRIFFIN_LIM
-from models.vocoders.load import Vocoder, load_vocoder
+from models.tta.evaluation.page import render
+from models.vocoders.load import GRIFFIN_LIM, Vocoder, load_vocoder
 from processors.mel import MelExtractor, shortest_wav
 from utils.audio import read_wav, write_wav
 from utils.errors import UserError
+from utils.table import text_table
 
 MOST_SECONDS = 10  # of a clip
 AUDIBLE = 80 / (20 / math.log(10))  # 80 dB in the natural logarithm
 MEANING = (
-    "log-mel error: mean difference of the natural-log mels, where the original is within 80 dB of"
+    "Log-mel error: mean difference of the natural-log mels, where the original is within 80 dB of"
     " its loudest; less is better"
 )
 
@@ -56,8 +56,10 @@ def check_vocoder(name: str, sounds: Sequence[Path], mel: MelConfig, folder: Pat
                 write_wav(folder / f"{start}_{kind}.wav", result, mel.sample_rate)
     if not errors:
         raise UserError("none of the clips can be decoded; there is nothing to try a vocoder with")
-    (folder / "index.html").write_text(_page(name, errors), encoding="utf-8")
-    return f"{name}\n{_table(errors)}\n{MEANING}\nto listen: {folder / 'index.html'}"
+    page = folder / "index.html"
+    kinds, title = ["original", *vocoders], f"wav, mel, wav again: {name}"
+    render(page, "vocoder_check", title=title, intro=f"{MEANING}.", kinds=kinds, errors=errors)
+    return f"{name}\n{_table(errors)}\n{MEANING}\nto listen: {page}"
 
 
 def round_trip(wav: np.ndarray, vocoder: Vocoder, mel: MelConfig) -> tuple[np.ndarray, float]:
@@ -73,24 +75,7 @@ def round_trip(wav: np.ndarray, vocoder: Vocoder, mel: MelConfig) -> tuple[np.nd
 def _table(errors: dict[str, dict[str, float]]) -> str:
     """A line for each clip, a column for each vocoder, and the means."""
     kinds = list(next(iter(errors.values())))
-    rows = [*errors.items(), ("mean", {k: np.mean([e[k] for e in errors.values()]) for k in kinds})]
-    width = max(len(name) for name, _ in rows)
-    lines = [" " * width + "".join(f"{kind:>14}" for kind in kinds)]
-    for name, row in rows:
-        lines.append(name.ljust(width) + "".join(f"{row[kind]:14.3f}" for kind in kinds))
-    return "\n".join(lines)
-
-
-def _page(name: str, errors: dict[str, dict[str, float]]) -> str:
-    kinds = ["original", *next(iter(errors.values()))]
-    rows = [f"<tr><th>{''.join(f'<th>{kind}' for kind in kinds)}"]
-    for number, (clip, row) in enumerate(errors.items()):
-        cells = [
-            f'<td><audio controls preload="none" src="{number:02d}_{kind}.wav"></audio>'
-            + (f"<br>{row[kind]:.3f}" if kind in row else "")
-            for kind in kinds
-        ]
-        rows.append(f"<tr><td>{escape(clip)}{''.join(cells)}")
-    title = f"wav, mel, wav again: {escape(name)}"
-    head = f'<!doctype html><meta charset="utf-8"><title>{title}</title><h1>{title}</h1>'
-    return f"{head}<p>{MEANING}.</p><table>{''.join(rows)}</table>\n"
+    means = {kind: np.mean([row[kind] for row in errors.values()]) for kind in kinds}
+    rows = [[name, *(f"{row[kind]:.3f}" for kind in kinds)] for name, row in errors.items()]
+    mean = ["mean", *(f"{means[kind]:.3f}" for kind in kinds)]
+    return text_table([["", *kinds], *rows, mean])

@@ -2,7 +2,7 @@
 
 A HiFi-GAN is a folder in one of two formats:
     config.json, model.safetensors, mel_config.json    transformers' SpeechT5HifiGan, and its mel
-    config.json, g_02500000                            HiFi-GAN's published code (its newest g_*)
+    config.json, g_02500000 or generator_v1            HiFi-GAN's published code (the newest g_*)
 """
 
 from __future__ import annotations
@@ -17,40 +17,23 @@ from torch import nn
 
 from config.schema import MelConfig
 from config.typed_json import Origins, build
-from processors.mel import SETTINGS_FILE
+from processors.mel import SETTINGS_FILE, check_mel
 from utils.checkpoint import load_tensors, load_weights, read_json, write_json
 from utils.errors import UserError
+from utils.weight_files import read_weights
 
 
 class HiFiGAN(nn.Module):
-    """A HiFi-GAN generator from a folder.
+    """A frozen HiFi-GAN generator.
 
     Args:
-        folder: in either of the two formats.
-        mel: the settings of the mels to come; None: those that it was made for.
-
-    Attributes: mel, what it was made for; generator, transformers' network.
-
-    Raises:
-        UserError: no HiFi-GAN, damaged, or made for another mel.
+        generator: transformers' network.
+        mel: what it was made for.
     """
 
-    def __init__(self, folder: Path, mel: MelConfig | None = None) -> None:
+    def __init__(self, generator: nn.Module, mel: MelConfig) -> None:
         super().__init__()
-        self.name = str(folder)
-        config = read_json(folder / "config.json")
-        published = "resblock" in config
-        self.mel = _published_mel(folder, config) if published else _own_mel(folder, config)
-        if mel is not None and mel != self.mel:
-            raise UserError(
-                f"vocoder {folder}: made for another mel than the model's:"
-                f" {', '.join(self.mel.differences(mel))}"
-            )
-        shape = _published_shape(folder, config) if published else config
-        self.generator = _generator(folder, shape, self.mel)
-        weights = _newest(folder) if published else folder / "model.safetensors"
-        tensors = _published_tensors(weights, self.mel) if published else load_tensors(weights)
-        load_weights(self.generator, tensors, weights)
+        self.generator, self.mel = generator, mel
         self.requires_grad_(False).eval()
 
     @torch.no_grad()
@@ -66,8 +49,24 @@ class HiFiGAN(nn.Module):
         write_json(folder / SETTINGS_FILE, dataclasses.asdict(self.mel))
 
 
-def _generator(folder: Path, shape: dict[str, Any], mel: MelConfig) -> nn.Module:
-    """The network that a SpeechT5HifiGanConfig describes, for this mel, with random weights."""
+def load_hifigan(folder: Path, mel: MelConfig) -> HiFiGAN:
+    """The HiFi-GAN in a folder of either format, for mels of these settings.
+
+    Raises:
+        UserError: no HiFi-GAN, damaged, or made for another mel.
+    """
+    if "resblock" in read_json(folder / "config.json"):
+        vocoder = read_published(folder / "config.json", find_published(folder))
+    else:
+        vocoder = _read_own(folder)
+    check_mel(mel, vocoder.mel, f"vocoder {folder}")
+    return vocoder
+
+
+def make_hifigan(
+    shape: dict[str, Any], mel: MelConfig, tensors: dict[str, torch.Tensor], source: Path
+) -> HiFiGAN:
+    """The network that a SpeechT5HifiGanConfig describes, with these weights; both of `source`."""
     from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
     from models.vocoders.hifigan_v3 import HifiGanV3
@@ -79,19 +78,21 @@ def _generator(folder: Path, shape: dict[str, Any], mel: MelConfig) -> nn.Module
         generator = HifiGanV3(config) if plain else SpeechT5HifiGan(config)
     # A config may hold anything; what it breaks, and how, is up to transformers and torch.
     except Exception as error:
-        raise UserError(f"{folder / 'config.json'}: describes no HiFi-GAN: {error}") from error
+        raise UserError(f"{source}: its config.json describes no HiFi-GAN: {error}") from error
     if (bands, samples) != (mel.n_mel, mel.hop_size):
         raise UserError(
-            f"vocoder {folder}: turns {bands} bands into {samples} samples a frame, but its mel has"
+            f"vocoder {source}: turns {bands} bands into {samples} samples a frame, but its mel has"
             f" n_mel {mel.n_mel} and hop_size {mel.hop_size}"
         )
-    return generator
+    load_weights(generator, tensors, source)
+    return HiFiGAN(generator, mel)
 
 
 # ---------------------------------------------------------------- transformers' format
 
 
-def _own_mel(folder: Path, config: dict[str, Any]) -> MelConfig:
+def _read_own(folder: Path) -> HiFiGAN:
+    config = read_json(folder / "config.json")
     if config.get("model_type") != "speecht5_hifigan":
         raise UserError(
             f"{folder / 'config.json'}: neither transformers' SpeechT5HifiGan (model_type"
@@ -103,20 +104,27 @@ def _own_mel(folder: Path, config: dict[str, Any]) -> MelConfig:
             f"{path}: missing; it must hold the settings of the mels that the vocoder was trained"
             " on, as the file of that name beside prepared mels does"
         )
-    return build(MelConfig, read_json(path), (), Origins({}, str(path)))
+    mel = build(MelConfig, read_json(path), (), Origins({}, str(path)))
+    return make_hifigan(config, mel, load_tensors(folder / "model.safetensors"), folder)
 
 
 # ---------------------------------------------------------------- HiFi-GAN's published format
 
 
-def _value(folder: Path, config: dict[str, Any], name: str) -> Any:
+def read_published(settings: Path, weights: Path) -> HiFiGAN:
+    """The generator in a published config.json and checkpoint, whatever their names."""
+    config = read_json(settings)
     try:
-        return config[name]
-    except KeyError:
-        raise UserError(f"{folder / 'config.json'}: {name} is missing") from None
+        mel, shape = _published_mel(config, settings), _published_shape(config, settings)
+    except KeyError as error:
+        raise UserError(f"{settings}: {error.args[0]} is missing") from None
+    # SpeechT5HifiGan shifts and scales the mel; published generators take it as it is.
+    unscaled = {"mean": torch.zeros(mel.n_mel), "scale": torch.ones(mel.n_mel)}
+    tensors = _folded(read_weights(weights, "generator"), weights) | unscaled
+    return make_hifigan(shape, mel, tensors, weights)
 
 
-def _published_mel(folder: Path, config: dict[str, Any]) -> MelConfig:
+def _published_mel(config: dict[str, Any], source: Path) -> MelConfig:
     names = {
         "sample_rate": "sampling_rate",
         "n_fft": "n_fft",
@@ -126,17 +134,17 @@ def _published_mel(folder: Path, config: dict[str, Any]) -> MelConfig:
         "fmin": "fmin",
         "fmax": "fmax",
     }
-    settings = {ours: _value(folder, config, theirs) for ours, theirs in names.items()}
-    return build(MelConfig, settings, (), Origins({}, str(folder / "config.json")))
+    settings = {ours: config[theirs] for ours, theirs in names.items()}
+    if settings["fmax"] is None and isinstance(settings["sample_rate"], int):
+        settings["fmax"] = settings["sample_rate"] / 2  # what librosa takes null for
+    return build(MelConfig, settings, (), Origins({}, str(source)))
 
 
-def _published_shape(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+def _published_shape(config: dict[str, Any], source: Path) -> dict[str, Any]:
     """The published config in the terms of SpeechT5HifiGanConfig."""
     classes = {"1": "SpeechT5HifiGan", "2": "HifiGanV3"}
     if str(config["resblock"]) not in classes:
-        raise UserError(
-            f"{folder / 'config.json'}: resblock {config['resblock']!r} must be '1' or '2'"
-        )
+        raise UserError(f"{source}: resblock {config['resblock']!r} must be '1' or '2'")
     names = (
         "upsample_initial_channel",
         "upsample_rates",
@@ -146,41 +154,19 @@ def _published_shape(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     )
     return {
         "architectures": [classes[str(config["resblock"])]],
-        "model_in_dim": _value(folder, config, "num_mels"),
-        "sampling_rate": _value(folder, config, "sampling_rate"),
+        "model_in_dim": config["num_mels"],
+        "sampling_rate": config["sampling_rate"],
         "normalize_before": False,
-        **{name: _value(folder, config, name) for name in names},
+        **{name: config[name] for name in names},
     }
 
 
-def _newest(folder: Path) -> Path:
-    generators = sorted(folder.glob("g_*"))
+def find_published(folder: Path) -> Path:
+    """The newest checkpoint of a generator in a folder of the published code."""
+    generators = sorted(folder.glob("g_*")) or sorted(folder.glob("generator_*"))
     if not generators:
-        raise UserError(f"{folder}: no g_XXXXXXXX beside HiFi-GAN's config.json")
+        raise UserError(f"{folder}: no g_XXXXXXXX or generator_vX beside HiFi-GAN's config.json")
     return generators[-1]
-
-
-def _published_tensors(path: Path, mel: MelConfig) -> dict[str, torch.Tensor]:
-    """The weights under SpeechT5HifiGan's names; its shift and scale of the mel do nothing here."""
-    unscaled = {"mean": torch.zeros(mel.n_mel), "scale": torch.ones(mel.n_mel)}
-    return _folded(_read_published(path), path) | unscaled
-
-
-def _read_published(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a published checkpoint {"generator": ...}; a pickle with code is refused."""
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    # Half of a file, or something else under its name, can make the unpickler raise anything.
-    except Exception as error:
-        raise UserError(
-            f"{path}: not a whole checkpoint of plain tensors, and what could run code is not read"
-        ) from error
-    tensors = data.get("generator") if isinstance(data, dict) else None
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and torch.is_tensor(value) for name, value in tensors.items()
-    ):
-        raise UserError(f"{path}: holds no 'generator' with its tensors; is it a discriminator?")
-    return tensors
 
 
 def _folded(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from bins.tta import convert, inference
 from models.tta.ldm.pipeline import load_pipeline
 from models.tta.ldm.text_encoder import TextEncoder
+from models.vocoders.hifigan import HiFiGAN
 from models.vocoders.load import load_vocoder
 from processors.dataset import read_segment
 from tests import tiny
@@ -27,8 +28,11 @@ from tests.models.tta.convert.ldm_style import (
 )
 from tests.models.tta.convert.small_models import small_pipeline, write_run, write_vocoder
 from tests.models.tta.convert.test_from_ldm_style import amphion_file
+from tests.models.vocoders.test_hifigan import MEL as HIFIGAN_MEL
+from tests.models.vocoders.test_hifigan import published, write_published
 from utils.checkpoint import load_tensors, read_json, write_json
 from utils.errors import UserError
+from utils.run_folder import git_commit
 from utils.seeds import generator
 
 
@@ -81,8 +85,8 @@ def test_amphion_s_three_files_make_a_model_that_speaks(run, model, tmp_path, ca
     assert "for --checkpoint_path, import it with a VAE" in capsys.readouterr().out
 
     pipeline = load_pipeline(tmp_path / "all", "cpu")
-    assert pipeline.config.model.audioldm.num_heads == 2, "the config's"
-    assert pipeline(["a dog"], [0], num_steps=2).isfinite().all()
+    assert pipeline.settings.unet.num_heads == 2, "the config's"
+    assert pipeline(["a dog"], [0]).isfinite().all()
     speak = ("--text", "a dog", "--num_steps", 2, "--vocoder", model / "hifigan", "--device", "cpu")
     where = ("--checkpoint_path", tmp_path / "all", "--output_dir", tmp_path / "out")
     monkeypatch.setattr(sys, "argv", ["inference.py", *map(str, (*speak, *where))])
@@ -91,10 +95,10 @@ def test_amphion_s_three_files_make_a_model_that_speaks(run, model, tmp_path, ca
 
 
 def test_parts_that_do_not_fit_are_refused(run, tmp_path):
-    unet = random_unet(in_channels=3, cross_attention_dim=16)
+    unet = random_unet(in_channels=3, out_channels=3, cross_attention_dim=16)
     unet.save_pretrained(tmp_path / "unet")
     random_vae(2, attention=False, z=4).save_pretrained(tmp_path / "vae")
-    encoder = TextEncoder.small(small_pipeline(tmp_path).config.model.text_encoder.small, [], 8)
+    encoder = small_pipeline(tmp_path).text_encoder
     encoder.save(tmp_path / "t5")
     come = ("import", "--from", "diffusers", "--to", tmp_path / "out", tmp_path / "unet")
     with pytest.raises(UserError, match="latents of 3 channels, the VAE makes 4"):
@@ -128,16 +132,68 @@ def test_the_model_card(model):
         "Trained on Tiny.",
         "| steps | 40 of 4 clips |",
         "| best validation loss | 0.25 at step 30 |",
-        "| made with commit | 0123456789ab |",
+        f"| made with commit | {git_commit()} |",
         'custom_pipeline="pipeline", trust_remote_code=True',
     ):
         assert fact in card, fact
     index = json.loads((model / "exported" / "model_index.json").read_text())
     parts = [name for name, value in index.items() if isinstance(value, list) and name[0] != "_"]
     files = {path.name for path in (model / "exported").iterdir()}
-    assert files == {*parts, "model_index.json", "pipeline.py", "README.md"}
-    source = (model / "exported" / "pipeline.py").read_text()
-    assert not re.search(r"^(from|import) (models|utils|modules|processors)", source, re.MULTILINE)
+    assert files == {*parts, "model_index.json", "pipeline.py", "griffin_lim.py", "README.md"}
+    for name in ("pipeline.py", "griffin_lim.py"):
+        source = (model / "exported" / name).read_text()
+        ours = r"^(from|import) (models|utils|modules|processors|config)"
+        assert not re.search(ours, source, re.MULTILINE)
+
+
+def test_an_imported_model_speaks_with_its_own_vocoder(run, model, tmp_path, monkeypatch):
+    run("import", "--from", "diffusers", "--to", tmp_path / "again", model / "exported")
+    moved = (tmp_path / "again").rename(tmp_path / "moved")
+    speak = ("--text", "a dog", "--checkpoint_path", moved, "--device", "cpu")
+    monkeypatch.setattr(
+        sys, "argv", ["inference.py", *map(str, (*speak, "--output_dir", tmp_path / "out"))]
+    )
+    inference.main()
+    receipt = read_json(tmp_path / "out" / "0000.json")
+    assert receipt["vocoder"] == str(moved / "vocoder")
+    assert not (moved / "config.json").exists(), "no config of a training that never was"
+
+
+def test_an_imported_model_among_the_runs_is_found(run, model, tmp_path):
+    run("import", "--from", "diffusers", "--to", tmp_path / "runs/it", model / "exported")
+    run("export", "--to", "diffusers", "--log_dir", tmp_path / "runs", tmp_path / "out")
+    assert (tmp_path / "out" / "vocoder").is_dir()
+
+
+@pytest.mark.parametrize("kind", ["file", "nothing"])
+def test_diffusers_is_a_folder(run, tmp_path, kind):
+    if kind == "file":
+        (tmp_path / "x.bin").write_bytes(b"weights")
+    said = {"file": r"x\.bin: must be a folder in diffusers' layout", "nothing": "no such folder"}
+    with pytest.raises(UserError, match=said[kind]):
+        run("import", "--from", "diffusers", "--to", tmp_path / "out", tmp_path / "x.bin")
+
+
+def test_an_export_s_text_encoder_alone_knows_no_words(run, model, tmp_path):
+    random_unet(cross_attention_dim=16).save_pretrained(tmp_path / "unet")
+    alone = ("--text_encoder", model / "exported" / "text_encoder")
+    with pytest.raises(UserError, match=r"knows no words: tokenizer\.json is missing"):
+        run("import", "--from", "diffusers", *alone, "--to", tmp_path / "out", tmp_path / "unet")
+
+
+def test_hifigan_s_files_one_by_one_under_any_name(run, tmp_path):
+    folder = write_published(tmp_path / "theirs", published(), name="generator_v1")
+    (tmp_path / "theirs" / "config.json").rename(tmp_path / "config_v1.json")
+    weights = (tmp_path / "theirs" / "generator_v1").rename(tmp_path / "weights")
+    come = ("import", "--from", "hifigan", "--to")
+    run(*come, tmp_path / "out", tmp_path / "config_v1.json", weights)
+    assert load_vocoder(str(tmp_path / "out"), HIFIGAN_MEL)
+    for files in ([weights], [tmp_path / "gone.json", weights], [weights, weights], [folder]):
+        with pytest.raises(
+            UserError,
+            match=r"a HiFi-GAN is a folder, or its|no g_XXXXXXXX|no such file|not readable",
+        ):
+            run(*come, tmp_path / "again", *files)
 
 
 def test_an_imported_model_s_card_does_not_claim_its_data(run, model, tmp_path):
@@ -153,9 +209,8 @@ def test_an_imported_model_s_card_does_not_claim_its_data(run, model, tmp_path):
 
 def test_an_export_is_in_float32_whatever_the_run_s_precision(run, model, tmp_path):
     final = shutil.copytree(model / "runs" / "small" / "final", tmp_path / "final")
-    config = read_json(final / "config.json")
-    config["train"]["mixed_precision"] = "bf16"
-    write_json(final / "config.json", config)
+    settings = {**read_json(final / "pipeline.json"), "mixed_precision": "bf16"}
+    write_json(final / "pipeline.json", settings)
     run("export", "--to", "diffusers", "--checkpoint_path", final, tmp_path / "out")
     for part in ("unet", "vae"):
         file = f"{part}/diffusion_pytorch_model.safetensors"
@@ -176,8 +231,7 @@ def test_hub_names_stand_for_folders(run, model, tmp_path, monkeypatch):
     assert Path("vae/vae.safetensors").is_file()
     run("export", "--to", "diffusers", "--checkpoint_path", "owner/runs/small/final", "out")
     assert Path("out/unet").is_dir()
-    mel = load_pipeline(model / "runs/small/final", "cpu").mel
-    assert load_vocoder("owner/hifigan", mel).name.endswith("hifigan")
+    assert isinstance(load_vocoder("owner/hifigan", tiny.MEL), HiFiGAN)
     with pytest.raises(UserError, match=r"convert\.py import --from diffusers --to DIR owner/exp"):
         run("export", "--to", "diffusers", "--checkpoint_path", "owner/exported", "again")
 

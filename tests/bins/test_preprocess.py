@@ -1,5 +1,6 @@
 """The whole way from a user's folder to mels, metadata and report."""
 
+import errno
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from bins.tta.preprocess import preprocess
+from preprocessors.prepare import prepare
 from processors.mel import check_mel_settings
 from processors.metadata import load_split, mel_path, read_metadata
 from tests.sounds import (
@@ -17,11 +18,11 @@ from tests.sounds import (
     make_config,
     make_mels_in_process,
     noise,
+    write_coded,
     write_sound,
 )
 from utils.audio import write_wav
 from utils.errors import UserError
-from utils.ranks import find_ranks
 
 HEADER = "audiocap_id,youtube_id,start_time,caption\n"
 
@@ -33,7 +34,7 @@ def in_process(monkeypatch):
 
 def run(config, num_workers=1) -> dict:
     """Prepares the config's data set; returns the report."""
-    preprocess(config, "Sounds", num_workers, find_ranks())
+    print(*prepare(config, num_workers))
     return report_of(config)
 
 
@@ -110,7 +111,22 @@ def test_our_own_metadata_is_redone_when_the_source_changes(config, tmp_path):
     assert sum(caption.startswith("Thunder") for caption in all_captions) == 2
 
 
+def test_metadata_that_the_user_wrote_beside_captions_is_used_and_kept(config, tmp_path):
+    run(config)
+    path = tmp_path / "Sounds" / "train.json"
+    edited = json.dumps([record for record in read_metadata(path) if record["Uid"] != "0"])
+    path.write_text(edited)
+    captions = tmp_path / "Sounds" / "captions.csv"
+    captions.write_text(captions.read_text().replace("Sound ", "Thunder "))
+    run(config)
+    run(config)
+    assert path.read_text() == edited
+    valid = read_metadata(tmp_path / "Sounds" / "valid.json")
+    assert any(record["Caption"].startswith("Thunder") for record in valid)
+
+
 def test_metadata_of_the_user_is_used_as_it_is(config, tmp_path):
+    (tmp_path / "Sounds" / "captions.csv").unlink()
     theirs = [
         {"Dataset": "Sounds", "Uid": uid, "Caption": "Mine", "Note": 1} for uid in ("1", "9", "?")
     ]
@@ -124,20 +140,6 @@ def test_metadata_of_the_user_is_used_as_it_is(config, tmp_path):
         assert report["origin"]["train"] == "written by you"
         assert report["skipped"] == {"missing": {"count": 1, "names": ["?"]}}
         assert report["kept"] == 2  # no mels beside those that are asked for
-
-
-def test_our_metadata_with_an_edit_is_the_users(config, tmp_path):
-    run(config)
-    path = tmp_path / "Sounds" / "train.json"
-    edited = [record for record in read_metadata(path) if record["Uid"] != "0"]
-    path.write_text(json.dumps(edited))
-    report = run(config)
-    assert read_metadata(path) == edited
-    assert report["origin"] == {
-        "train": "written by you",
-        "valid": "captions.csv",
-        "test": "captions.csv",
-    }
 
 
 def test_ready_metadata_alone(tmp_path):
@@ -218,7 +220,7 @@ def test_unknown_data_sets_and_empty_folders(tmp_path):
 def test_a_processed_dir_that_cannot_be_made(config, tmp_path):
     (tmp_path / "file").touch()
     elsewhere = make_config(tmp_path / "file", f"dataset_path.Sounds={tmp_path / 'Sounds'}")
-    with pytest.raises(UserError, match=r"file/Sounds/mel: cannot be made"):
+    with pytest.raises(UserError, match=r"file/Sounds.*: cannot be written: Not a directory"):
         run(elsewhere)
 
 
@@ -243,25 +245,67 @@ def test_the_shell_script(config, tmp_path):
         assert "Traceback" not in failed.stderr
 
 
-def test_ranks_of_a_launcher_give_what_one_process_gives(config, tmp_path):
-    """Two processes under torchrun share the clips; the first one writes what there is to write."""
-    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+def test_two_at_once_wait_for_each_other(config, tmp_path):
+    """The second process makes nothing anew and ends with the same files."""
     command = [
-        *program,
-        str(ROOT / "bins/tta/preprocess.py"),
-        "--num_workers=1",
-        f"preprocess.processed_dir={tmp_path / 'ranks'}",
-        f"dataset_path.Sounds={tmp_path / 'Sounds'}",
-        "preprocess.valid_fraction=0.3",
-        "dataset=Sounds",
+        *(sys.executable, ROOT / "bins/tta/preprocess.py", "--num_workers=1", "dataset=Sounds"),
+        *(f"preprocess.processed_dir={tmp_path}", "preprocess.valid_fraction=0.3"),
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("10 clips kept") == 1
+    together = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate() for process in together]
+    assert [process.returncode for process in together] == [0, 0], outputs
+    assert all(b"10 clips kept" in printed for printed, _ in outputs)
+    waited = [b"another process is at work there; waiting for it" in said for _, said in outputs]
+    assert sum(waited) == 1
+    made = files_of(tmp_path / "Sounds")
     run(config)
-    made, alone = files_of(tmp_path / "ranks" / "Sounds"), files_of(tmp_path / "Sounds")
-    assert made == {name: alone[name] for name in made}
-    assert "mel/0.npy" in made
+    assert files_of(tmp_path / "Sounds") == made
+
+
+def test_a_misspelt_second_data_set_is_found_before_the_first_is_done(config, tmp_path):
+    both = make_config(tmp_path, "dataset=Sounds,Suonds")
+    with pytest.raises(UserError, match=r"no folder .*Suonds; data sets in .*: Sounds"):
+        run(both)
+    assert not (tmp_path / "Sounds" / "mel").exists()
+
+
+def test_a_disk_that_is_full_at_any_file(config, tmp_path, monkeypatch):
+    """Whichever file it is that has no room: one line with the file and the reason."""
+    files = ("1.npy", "index.jsonl", "mel_config.json", "preprocess_report.json", "valid.json")
+    for name in files:
+        replace = os.replace
+
+        def full(source, target, name=name, replace=replace):
+            if str(target).endswith(name):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+            replace(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("utils.files.os.replace", full)
+            with pytest.raises(UserError) as caught:
+                run(config)
+        assert f"{name}: cannot be written: No space left on device" in str(caught.value)
+    assert run(config)["kept"] == 10
+    assert not list((tmp_path / "Sounds").rglob("*.part"))
+
+
+def test_audiocaps_as_downloaders_leave_it_behind_a_link(tmp_path):
+    """A linked folder inside wav/ with the videos' own sound tracks."""
+    archive = tmp_path / "archive" / "train"
+    for seed, name in enumerate(("aaaaaaaaaaa.m4a", "Ybbbbbbbbbbb.webm", "ccccccccccc_30.opus")):
+        write_coded(archive / name, noise(0.5, seed, rate=48000))
+    folder = tmp_path / "Sounds"
+    (folder / "wav").mkdir(parents=True)
+    (folder / "wav" / "train").symlink_to(archive)
+    (folder / "wav" / "train_again").symlink_to(folder / "wav")  # goes round
+    rows = "1,aaaaaaaaaaa,0,A motor\n2,bbbbbbbbbbb,10,Rain\n3,ccccccccccc,30,Wind\n"
+    (folder / "train.csv").write_text(HEADER + rows)
+    config = make_config(tmp_path, "preprocess.valid_fraction=0")
+    assert run(config)["skipped"] == {}
+    assert len(load_split(config, "train")) == 3
 
 
 def test_levels_survive(tmp_path):

@@ -51,7 +51,7 @@ def test_curves_pictures_and_sounds(trained):
 
     vae, ldm = scalars(trained / "runs/vae"), scalars(trained / "runs/ldm")
     assert {"train/rec_loss", "train/d_loss", "train/learning_rate", "valid/loss"} <= vae.keys()
-    assert [step for step, _ in vae["train/rec_loss"]] == [2, 4, 6]
+    assert [step for step, _ in vae["train/rec_loss"]] == [2, 3, 4, 6]  # 3: a checkpoint
     assert [step for step, _ in ldm["valid/loss"]] == [3, 4, 6]
     for run, names in (("vae", ["0/original", "0/reconstruction"]), ("ldm", ["a dog"])):
         events = EventAccumulator(str(trained / "runs" / run / "tensorboard")).Reload()
@@ -68,19 +68,10 @@ def test_final_needs_nothing_else(trained, tmp_path):
     moved = trained.with_name("moved")
     trained.rename(moved)
     try:
-        mel = load_pipeline(tmp_path / "final", "cpu")(["a dog"], [0], num_steps=1)
+        mel = load_pipeline(tmp_path / "final", "cpu")(["a dog"], [0])
     finally:
         moved.rename(trained)
     assert mel.shape == (1, 16, 16)
-
-
-def test_best_weights_are_those_of_the_average(trained):
-    from safetensors.torch import load_file
-
-    run = trained / "runs/ldm/checkpoints/step-00000006"
-    average, learning = load_file(run / "unet.safetensors"), load_file(run / "learning.safetensors")
-    name = "conv_in.weight"
-    assert not average[name].equal(learning[f"unet.{name}"])
 
 
 def test_names_of_runs():
@@ -117,7 +108,7 @@ def test_a_dry_run_tells_what_to_expect_and_writes_nothing(trained, stage, tmp_p
     networks = ("generator", "discriminator") if stage == 1 else ("unet",)
     for network in networks:
         assert int(said[f"parameters, {network}"].replace(",", "")) > 500
-        assert f"grad_norm_{network}" in said["figures of a step"]  # each of them has learnt
+        assert f"grad_norm_{network}" in said["metrics of a step"]  # each of them has learnt
     assert "loss" in said["one validation batch"]
     assert said["written"] == "nothing"
 

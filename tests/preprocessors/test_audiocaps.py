@@ -1,9 +1,10 @@
-from collections import Counter
-
 import pytest
 
 from preprocessors.audiocaps import read_audiocaps, stems_of
 from preprocessors.folder import SoundFolder
+from preprocessors.prepare import find_sounds
+from preprocessors.records import Skip
+from preprocessors.report import _naming
 from utils.errors import UserError
 
 HEADER = "audiocap_id,youtube_id,start_time,caption\n"
@@ -27,16 +28,21 @@ def read(folder, sounds=(), **tables):
     return read_audiocaps(SoundFolder(folder), "AudioCaps")
 
 
+def files(folder, records) -> dict[str, str]:
+    return {clip.uid: clip.file for clip in find_sounds(SoundFolder(folder), records)[0]}
+
+
 def test_records_of_all_splits(tmp_path):
     source = read(tmp_path, train=TRAIN, val=VALID)
-    assert source.records[0] == (
-        "train",
-        {"Dataset": "AudioCaps", "Uid": "---1_cCGK4M_0_10000", "Caption": "A motor"},
-    )
-    assert source.records[2][1]["Caption"] == "Wind, then rain"
-    assert Counter(split for split, _ in source.records) == {"train": 5, "valid": 5}
-    held_out = {record["Uid"] for split, record in source.records if split == "valid"}
-    assert held_out == {"validvalid0_70000_80000"}
+    train, valid = source.splits["train"], source.splits["valid"]
+    assert train[0] == {
+        "Dataset": "AudioCaps",
+        "Uid": "---1_cCGK4M_0_10000",
+        "Caption": "A motor",
+    }
+    assert train[2]["Caption"] == "Wind, then rain"
+    assert (len(train), len(valid)) == (5, 5)
+    assert {record["Uid"] for record in valid} == {"validvalid0_70000_80000"}
     assert source.origin == {"train": "train.csv", "valid": "val.csv"}
 
 
@@ -50,8 +56,9 @@ def test_every_way_to_name_a_file(tmp_path):
         "val/103.wav",
     ]
     source = read(tmp_path, sounds, train=TRAIN, val=VALID)
-    assert list(source.files.values()) == sounds
-    assert source.naming == {
+    assert sorted(files(tmp_path, source).values()) == sorted(sounds)
+    clips, _ = find_sounds(SoundFolder(tmp_path), source)
+    assert _naming(source, clips) == {
         "<audiocap_id>": 2,
         "<youtube_id>_<start ms>_<end ms>": 1,
         "<youtube_id>_<start s>": 1,
@@ -64,22 +71,48 @@ def test_the_surest_name_wins(tmp_path):
     source = read(
         tmp_path, ["wav/1.wav", "wav/---1_cCGK4M_0.wav", "wav/---1_cCGK4M.wav"], train=TRAIN
     )
-    assert source.files == {"---1_cCGK4M_0_10000": "wav/---1_cCGK4M_0.wav"}
+    assert files(tmp_path, source) == {"---1_cCGK4M_0_10000": "wav/---1_cCGK4M_0.wav"}
     assert stems_of("dogs/bark") == {}
 
 
 def test_rows_of_no_use_are_skipped(tmp_path):
     rows = "7,../../../x,0,Rain\n8,aaaaaaaaaaa,1.5,Rain\n9,aaaaaaaaaaa,-3,Rain\n10,aaaaaaaaaaa,3,\n"
     source = read(tmp_path, train=HEADER + rows + "11,bbbbbbbbbbb,3,Rain\n")
-    assert [record["Uid"] for _, record in source.records] == ["bbbbbbbbbbb_3000_13000"]
-    assert dict(source.skipped.by_reason()) == {
-        "start_time that is not a whole number of seconds": [
-            "train.csv line 3",
-            "train.csv line 4",
-        ],
-        "empty caption": ["train.csv line 5"],
-        "youtube_id with other characters than A-Z a-z 0-9 _ -": ["train.csv line 2"],
-    }
+    assert [record["Uid"] for record in source.splits["train"]] == ["bbbbbbbbbbb_3000_13000"]
+    assert source.skipped == (
+        Skip("youtube_id with other characters than A-Z a-z 0-9 _ -", "train.csv line 2"),
+        Skip("start_time that is not a whole number of seconds", "train.csv line 3"),
+        Skip("start_time that is not a whole number of seconds", "train.csv line 4"),
+        Skip("empty caption", "train.csv line 5"),
+    )
+
+
+def test_captions_broken_over_lines_and_blank_lines(tmp_path):
+    """As published caption files have them, with a spreadsheet's commas after a second half."""
+    text = (
+        " audiocap_id, youtube_id ,start_time,caption\n"
+        "1,aaaaaaaaaaa,30,an engine chugging loudly with muffled\n"
+        "speech in the background\n"
+        "\n"
+        "7994, bbbbbbbbbbb ,30,a animal is gurgling in water.\n"
+        "a dog is whimpering,,,\n"
+        "\n"
+        '3,-cccccccccc,30,"He said ""stop"", then left"\n'
+        "4,ddddddddddd,30\n"
+    )
+    records = read(tmp_path, train=text)
+    assert [record["Caption"] for record in records.splits["train"]] == [
+        "an engine chugging loudly with muffled speech in the background",
+        "a animal is gurgling in water. a dog is whimpering",
+        'He said "stop", then left',
+    ]
+    assert [skip.name for skip in records.skipped] == ["train.csv line 9"]
+
+
+def test_a_wav_is_taken_rather_than_what_it_was_made_of(tmp_path):
+    sounds = ["train/kLmNoPqRsTu.m4a", "train/kLmNoPqRsTu.wav", "train/kLmNoPqRsTu.webm"]
+    source = read(tmp_path, sounds, train=TRAIN)
+    assert list(files(tmp_path, source).values()) == ["train/kLmNoPqRsTu.wav"]
 
 
 def test_faults_of_the_files(tmp_path):
@@ -94,9 +127,9 @@ def test_the_official_files(pytestconfig):
     if folder is None:
         pytest.skip("needs the official AudioCaps CSVs: --audiocaps FOLDER")
     source = read_audiocaps(SoundFolder(folder), "AudioCaps")
-    rows = Counter(split for split, _ in source.records)
-    clips = Counter(split for split, _ in {(s, record["Uid"]) for s, record in source.records})
+    rows = {split: len(records) for split, records in source.splits.items()}
+    clips = {split: {r["Uid"] for r in records} for split, records in source.splits.items()}
     assert rows == {"train": 49_838, "valid": 2_475, "test": 4_875}
-    assert clips == {"train": 49_838, "valid": 495, "test": 975}
-    assert sum(record["Uid"].startswith("-") for _, record in source.records) == 2_406 + 95
+    assert [*map(len, clips.values())] == [49_838, 495, 975]
+    assert sum(uid.startswith("-") for uids in clips.values() for uid in uids) == 2_406 + 95
     assert not source.skipped

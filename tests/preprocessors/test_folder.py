@@ -39,21 +39,26 @@ def test_reasons_for_names_of_no_use(folder, tmp_path):
     assert reason(sounds, "wav/../../elsewhere/x.wav") == "outside the folder"
     assert reason(sounds, str(tmp_path / "elsewhere/x.wav")) == "outside the folder"
     assert reason(sounds, "") == reason(sounds, "a\0.wav") == "not a file name"
+    assert reason(sounds, "..\\elsewhere\\x.wav") == "outside the folder"
+    assert sounds.look_up("deep/../a.wav") == "wav/a.wav"  # stays inside
 
 
-def test_links_are_followed_only_inside(folder, tmp_path):
+def test_links_are_followed_wherever_they_lead(folder, tmp_path):
+    """A folder of links to an archive is a data set like any other."""
     (folder / "wav/inside.wav").symlink_to(folder / "wav/a.wav")
     (folder / "wav/outside.wav").symlink_to(tmp_path / "elsewhere/x.wav")
     (folder / "wav/out").symlink_to(tmp_path / "elsewhere")
     (folder / "wav/broken.wav").symlink_to(folder / "absent.wav")
     (folder / "wav/loop.wav").symlink_to(folder / "wav/loop.wav")
+    (folder / "wav/up").symlink_to(folder)
+    (tmp_path / "elsewhere/back").symlink_to(folder / "wav")
     sounds = SoundFolder(folder)
-    assert sounds.look_up("inside.wav") == "wav/inside.wav"
-    assert reason(sounds, "outside.wav") == "outside the folder"
-    assert reason(sounds, "out/x.wav") == "outside the folder"
+    for name in ("inside.wav", "outside.wav", "out/x.wav"):
+        assert sounds.look_up(name) == f"wav/{name}"
+    assert sounds.find_stem("x", ()) == "wav/out/x.wav"
     assert sounds.look_up("broken.wav") == "wav/broken.wav"  # reading it will say "missing"
-    assert sounds.is_outside(sounds.find_uid("outside"))
-    assert not sounds.is_outside(sounds.find_uid("inside"))
+    assert sounds.look_up("loop.wav") == "wav/loop.wav"
+    assert reason(sounds, "up/wav/a.wav") == "missing"  # a link to a folder above is not entered
 
 
 def test_the_folder_and_wav_may_be_links_themselves(folder, tmp_path):
@@ -75,10 +80,10 @@ def test_stems_and_uids(folder):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     sounds = SoundFolder(folder)
-    assert sounds.find_stem("1", "val") == "val/1.wav"
-    assert sounds.find_stem("1", "test") == "train/1.wav"
-    assert sounds.find_stem("c", "train") == "wav/deep/c.ogg"
-    assert sounds.find_stem("absent", "train") is None
+    assert sounds.find_stem("1", ("val", "valid")) == "val/1.wav"
+    assert sounds.find_stem("1", ("test",)) == "train/1.wav"
+    assert sounds.find_stem("c", ("train",)) == "wav/deep/c.ogg"
+    assert sounds.find_stem("absent", ("train",)) is None
     assert sounds.find_uid("deep/c") == "wav/deep/c.ogg"
     assert sounds.find_uid("b") == "b.flac"
     assert sounds.find_uid("a.flac") == "wav/a.flac"

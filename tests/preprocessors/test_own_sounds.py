@@ -19,6 +19,17 @@ def touch(folder, *names):
         (folder / name).touch()
 
 
+def reasons(records) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for skip in records.skipped:
+        found.setdefault(skip.reason, []).append(skip.name)
+    return found
+
+
+def uids(records) -> list[str]:
+    return [record["Uid"] for split in records.splits.values() for record in split]
+
+
 def read(folder, text):
     return read_own_sounds(SoundFolder(captions_csv(folder, text)), "Sounds")
 
@@ -34,13 +45,15 @@ def test_records(tmp_path):
         "a.wav,A dog barks,train,dog\n"
         "c.flac,More wind,TEST,\n",
     )
-    assert source.records == [
-        ("train", {"Dataset": "Sounds", "Uid": "a", "Caption": "A dog", "Kind": "dog"}),
-        ("valid", {"Dataset": "Sounds", "Uid": "deep/b", "Caption": "Rain", "Kind": "rain"}),
-        ("train", {"Dataset": "Sounds", "Uid": "c", "Caption": "Wind", "Kind": ""}),
-        ("train", {"Dataset": "Sounds", "Uid": "a", "Caption": "A dog barks", "Kind": "dog"}),
-        ("test", {"Dataset": "Sounds", "Uid": "c", "Caption": "More wind", "Kind": ""}),
-    ]
+    assert source.splits == {
+        "train": [
+            {"Dataset": "Sounds", "Uid": "a", "Caption": "A dog", "Kind": "dog"},
+            {"Dataset": "Sounds", "Uid": "c", "Caption": "Wind", "Kind": ""},
+            {"Dataset": "Sounds", "Uid": "a", "Caption": "A dog barks", "Kind": "dog"},
+        ],
+        "valid": [{"Dataset": "Sounds", "Uid": "deep/b", "Caption": "Rain", "Kind": "rain"}],
+        "test": [{"Dataset": "Sounds", "Uid": "c", "Caption": "More wind", "Kind": ""}],
+    }
     assert source.files == {"a": "wav/a.wav", "deep/b": "wav/deep/b.ogg", "c": "c.flac"}
     assert not source.skipped
 
@@ -51,7 +64,7 @@ def test_names_of_every_kind(tmp_path):
     table = io.StringIO(newline="")
     csv.writer(table).writerows([["file", "caption"], *([f"{n}.wav", "x"] for n in names)])
     source = read(tmp_path, table.getvalue())
-    assert [record["Uid"] for _, record in source.records] == names
+    assert uids(source) == names
     assert not source.skipped
 
 
@@ -66,10 +79,8 @@ def test_rows_of_no_use_are_skipped_with_their_reason(tmp_path):
         "a.wav, ,\n"
         "a.wav,Rain,holdout\n" + "long" * 62 + "ee.wave,Rain,\n",
     )
-    assert source.records == [
-        ("train", {"Dataset": "Sounds", "Uid": "long" * 62 + "ee", "Caption": "Rain"})
-    ]
-    assert dict(source.skipped.by_reason()) == {
+    assert uids(source) == ["long" * 62 + "ee"]
+    assert reasons(source) == {
         "outside the folder": ["../../etc/passwd", "/etc/passwd"],
         "missing": ["absent.wav"],
         "empty caption": ["captions.csv line 5"],
@@ -77,11 +88,32 @@ def test_rows_of_no_use_are_skipped_with_their_reason(tmp_path):
     }
 
 
+def test_names_as_spreadsheets_and_people_write_them(tmp_path):
+    """Backslashes, blanks around a name, an absolute path within the folder: as meant."""
+    touch(tmp_path, "wav/stamps/cow.ogg", "wav/a.wav", "wav/ blank.wav")
+    text = "file, caption\nstamps\\cow.ogg, A cow\n a.wav , Rain\n"
+    assert uids(read(tmp_path, text + f"{tmp_path}/wav/a.wav,Wind\n")) == ["stamps/cow", "a", "a"]
+    assert uids(read(tmp_path, "file,caption\n blank.wav,Rain\n")) == [" blank"]
+
+
+def test_what_was_looked_for_and_the_nearest_name(tmp_path):
+    touch(tmp_path, "wav/stamps/cow.ogg", "wav/dog_bark.wav")
+    rows = "file,caption\nstamps/cow,A cow\nold\\Cow.ogg,A cow\ndog-bark.wav,A dog\nxyz,Rain\n"
+    hints = {skip.name: skip.hint for skip in read(tmp_path, rows).skipped}
+    nearest = "; the nearest name is wav/"
+    assert hints == {
+        "stamps/cow": f"looked for stamps/cow and wav/stamps/cow{nearest}stamps/cow.ogg",
+        "old\\Cow.ogg": f"looked for old/Cow.ogg and wav/old/Cow.ogg{nearest}stamps/cow.ogg",
+        "dog-bark.wav": f"looked for dog-bark.wav and wav/dog-bark.wav{nearest}dog_bark.wav",
+        "xyz": "looked for xyz and wav/xyz; no name is like it",
+    }
+
+
 def test_a_name_too_long_for_a_mel(tmp_path):
     name = "x" * 251
     touch(tmp_path, f"wav/{name}")
     source = read(tmp_path, f"file,caption\n{name},Rain\n")
-    assert dict(source.skipped.by_reason()) == {"name too long": [f"wav/{name}"]}
+    assert reasons(source) == {"name too long": [f"wav/{name}"]}
 
 
 def test_columns_that_are_made_here_are_refused(tmp_path):
@@ -125,4 +157,4 @@ def test_any_rows_are_read_or_a_clear_error(tmp_path_factory, rows):
     (folder / "captions.csv").write_bytes(table.getvalue().encode("utf-8", "replace"))
     with contextlib.suppress(UserError):
         source = read_own_sounds(SoundFolder(folder), "Sounds")
-        assert all(fault_of_uid(record["Uid"]) is None for _, record in source.records)
+        assert all(fault_of_uid(uid) is None for uid in uids(source))

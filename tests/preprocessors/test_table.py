@@ -1,19 +1,22 @@
 import contextlib
+import csv
+import io
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessors.source import Skipped
-from preprocessors.table import read_table, usable_caption
+from preprocessors.table import fault_of_caption, one_line, read_table
 from utils.errors import UserError
 
 
 def read(tmp_path, content: bytes | str):
     path = tmp_path / "captions.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    skipped = Skipped()
-    return read_table(path, ("file", "caption"), skipped), dict(skipped.by_reason())
+    rows, skipped = read_table(path, ("file", "caption"))
+    return rows, {
+        skip.reason: [s.name for s in skipped if s.reason == skip.reason] for skip in skipped
+    }
 
 
 @pytest.mark.parametrize(
@@ -23,8 +26,10 @@ def read(tmp_path, content: bytes | str):
         '\ufefffile,caption\r\na.wav,"A dog, barking"\r\n',
         'file,caption\ra.wav,"A dog, barking"',
         ' file ,"caption"\n\na.wav,"A dog, barking"\n\n',
+        'file, caption\na.wav, "A dog, barking"\n',
+        'file,caption,,\na.wav,"A dog, barking",,\n,,,\n',
     ],
-    ids=["unix", "excel", "old mac", "blank lines"],
+    ids=["unix", "excel", "old mac", "blank lines", "blanks after commas", "empty columns"],
 )
 def test_ways_to_write_the_same(tmp_path, content):
     rows, skipped = read(tmp_path, content)
@@ -73,15 +78,40 @@ def test_faults_of_the_file(tmp_path, content, message):
     assert "captions.csv" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "captions"),
+    [
+        ("file,caption\na.wav,A dog\nbarks\nb.wav,Rain\n", ["A dog barks", "Rain"]),
+        (
+            "file,caption\na.wav,A dog\n\nbarks,\nat me,,\nb.wav,Rain\n",
+            ["A dog barks at me", "Rain"],
+        ),
+        ("file,caption,split\na.wav,A dog\nbarks,train\nb.wav,Rain,\n", ["A dog barks", "Rain"]),
+    ],
+    ids=["last column", "with a spreadsheet's commas", "in the middle"],
+)
+def test_a_caption_that_was_broken_over_lines(tmp_path, content, captions):
+    rows, skipped = read(tmp_path, content)
+    assert [(row["file"], row["caption"]) for _, row in rows] == [
+        ("a.wav", captions[0]),
+        ("b.wav", captions[1]),
+    ]
+    assert not skipped
+
+
+def test_lines_that_may_be_rows_of_their_own_are_named_and_not_joined(tmp_path):
+    rows, skipped = read(tmp_path, "file,caption\na,Rain\nb\nc.wav,Wind\nd.wav\ne,f,g\n")
+    assert [row["caption"] for _, row in rows] == ["Rain", "Wind"]
+    (lines,) = skipped.values()
+    assert lines == ["captions.csv line 3", "captions.csv line 5", "captions.csv line 6"]
+
+
 def test_captions():
-    skipped = Skipped()
-    assert usable_caption(" A dog\n barks ", "line 2", skipped) == "A dog barks"
-    assert usable_caption(" \t", "line 3", skipped) is None
-    assert usable_caption("so " * 10_000, "line 4", skipped) is None
-    assert dict(skipped.by_reason()) == {
-        "caption of more than 10000 characters": ["line 4"],
-        "empty caption": ["line 3"],
-    }
+    assert one_line(" A dog\n barks ") == "A dog barks"
+    assert one_line(" \t") == ""
+    assert fault_of_caption("A dog") is None
+    assert fault_of_caption("") == "empty caption"
+    assert fault_of_caption("so " * 10_000) == "caption of more than 10000 characters"
 
 
 cells = st.text(st.sampled_from('ab",\r\n;é🐕\0 \ufeff') | st.characters(), max_size=12)
@@ -94,9 +124,24 @@ cells = st.text(st.sampled_from('ab",\r\n;é🐕\0 \ufeff') | st.characters(), m
         lambda lines: "\n".join(["file,caption", *lines]).encode("utf-8", "replace")
     )
 )
-def test_any_content_is_read_or_a_clear_error(tmp_path_factory, content):
+def test_any_content_is_read_or_a_user_error_and_no_other(tmp_path_factory, content):
+    """A search for crashes: an exception that is no UserError fails it; no outcome is asserted."""
     path = tmp_path_factory.getbasetemp() / "fuzz.csv"
     path.write_bytes(content)
     with contextlib.suppress(UserError):
-        for _, row in read_table(path, ("file", "caption"), Skipped()):
-            assert all(isinstance(value, str) for value in row.values())
+        read_table(path, ("file", "caption"))
+
+
+plain = st.text(st.sampled_from('ab",\r\n;é🐕 '), min_size=1, max_size=12)
+
+
+@settings(deadline=None)  # a busy machine is no fault
+@given(st.lists(st.tuples(plain.map("{}.wav".format), plain), min_size=1))
+def test_what_a_csv_writer_writes_comes_back(tmp_path_factory, pairs):
+    path = tmp_path_factory.getbasetemp() / "written.csv"
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([("file", "caption"), *pairs])
+    path.write_bytes(table.getvalue().encode())
+    rows, skipped = read_table(path, ("file", "caption"))
+    assert [(row["file"], row["caption"]) for _, row in rows] == pairs
+    assert not skipped

@@ -1,3 +1,6 @@
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,24 +12,15 @@ from processors import cache
 from processors.cache import (
     ResidentRows,
     Rows,
-    block_path,
     compute_blocks,
     content_key,
     missing_blocks,
     open_rows,
 )
 from utils.device import fits
+from utils.errors import UserError
 
-
-class Rank:
-    """As much of an accelerator as a cache needs; ranks take turns here."""
-
-    def __init__(self, number: int = 0, count: int = 1) -> None:
-        self.process_index, self.num_processes = number, count
-        self.is_main_process = number == 0
-
-    def wait_for_everyone(self) -> None:
-        pass
+ONE = Accelerator(cpu=True)
 
 
 def block(number: int) -> np.ndarray:
@@ -34,7 +28,7 @@ def block(number: int) -> np.ndarray:
 
 
 def test_rows_are_those_of_all_blocks(tmp_path):
-    compute_blocks(tmp_path, 4, block, Accelerator(cpu=True), "test")
+    compute_blocks(tmp_path, 4, block, ONE, "test")
     rows, whole = Rows(tmp_path, 4), np.concatenate([block(n) for n in range(4)])
     assert len(rows.all()) == len(whole) == 10
     assert np.array_equal(rows.all(), whole)
@@ -44,7 +38,7 @@ def test_rows_are_those_of_all_blocks(tmp_path):
 
 
 def test_rows_are_kept_in_a_device_s_memory_where_they_take_little_of_it(tmp_path, monkeypatch):
-    compute_blocks(tmp_path, 4, block, Accelerator(cpu=True), "test")
+    compute_blocks(tmp_path, 4, block, ONE, "test")
     cpu, numbers = torch.device("cpu"), np.array([9, 0, 3])
     mapped = open_rows(tmp_path, 4, cpu)
     assert isinstance(mapped, Rows)  # a CPU's memory is where the mapping is read to anyway
@@ -69,28 +63,98 @@ def test_a_stopped_cache_goes_on_with_what_is_missing(tmp_path):
         return block(number)
 
     with pytest.raises(KeyboardInterrupt):
-        compute_blocks(tmp_path, 4, stop_at_two, Rank(), "test")
+        compute_blocks(tmp_path, 4, stop_at_two, ONE, "test")
     assert missing_blocks(tmp_path, 4) == [2, 3]
     done: list[int] = []
-    compute_blocks(tmp_path, 4, lambda n: done.append(n) or block(n), Rank(), "test")
+    compute_blocks(tmp_path, 4, lambda n: done.append(n) or block(n), ONE, "test")
     assert done == [2, 3]
     assert np.array_equal(Rows(tmp_path, 4).all(), np.concatenate([block(n) for n in range(4)]))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        block_path(tmp_path, n).name for n in range(4)
-    ]
+    assert list(tmp_path.glob("*.tmp")) == []
 
 
-def test_ranks_share_the_blocks_out(tmp_path):
+def together(*calls) -> None:
+    """Runs calls in threads of their own, to their ends."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for future in [pool.submit(call) for call in calls]:
+            future.result(timeout=30)
+
+
+def test_ranks_share_the_blocks_out(tmp_path, monkeypatch):
+    barrier, said = threading.Barrier(2), {}
+    rank = threading.local()
+
+    def of_main_process(value):  # as broadcasting does it
+        if rank.number == 0:
+            said["value"] = value
+        barrier.wait()
+        value = said["value"]
+        barrier.wait()
+        return value
+
+    monkeypatch.setattr(cache, "_of_main_process", of_main_process)
     done: dict[int, list[int]] = {0: [], 1: []}
-    for rank in (0, 1):
-        missing = missing_blocks(tmp_path, 5)
-        compute_blocks(
-            tmp_path, 5, lambda n, rank=rank: done[rank].append(n) or block(n), Rank(rank, 2), "t"
+
+    def run(number: int) -> None:
+        rank.number = number
+        accelerator = SimpleNamespace(
+            process_index=number,
+            num_processes=2,
+            is_main_process=number == 0,
+            wait_for_everyone=barrier.wait,
         )
-        if rank == 0:
-            assert missing == [0, 1, 2, 3, 4]
-            assert done[0] == [0, 2, 4]
-    assert done[1] == [3] or done[1] == [1]  # every second one of what it found missing
+
+        def compute(n):
+            done[number].append(n)
+            return block(n)
+
+        compute_blocks(tmp_path, 5, compute, accelerator, "test")
+        assert missing_blocks(tmp_path, 5) == []
+
+    together(lambda: run(0), lambda: run(1))
+    assert done == {0: [0, 2, 4], 1: [1, 3]}
+
+
+def test_a_second_run_waits_for_the_first_and_uses_its_result(tmp_path, caplog):
+    begun, go_on = threading.Event(), threading.Event()
+    second: list[int] = []
+
+    def slow(number):
+        begun.set()
+        assert go_on.wait(30)
+        return block(number)
+
+    def run_second():
+        assert begun.wait(30)
+        with caplog.at_level("INFO", logger="arion"):
+            threading.Timer(0.3, go_on.set).start()
+            compute_blocks(tmp_path, 3, lambda n: second.append(n) or block(n), ONE, "test")
+
+    logging.getLogger("arion").propagate = True
+    together(lambda: compute_blocks(tmp_path, 3, slow, ONE, "test"), run_second)
+    assert second == []
+    assert f"{tmp_path}: another process is writing there; waiting" in caplog.text
+    assert len(Rows(tmp_path, 3).all()) == 8
+
+
+def test_a_full_disk_is_one_line_and_leaves_whole_blocks(tmp_path, monkeypatch):
+    compute_blocks(tmp_path, 2, block, ONE, "test")
+
+    def full(file, rows):
+        file.write(b"half")
+        raise OSError("24 requested and 4 written")  # as numpy says it
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(UserError, match=r"cannot be written \(24 requested.*cache_dir=DIR"):
+        compute_blocks(tmp_path, 4, block, ONE, "test")
+    assert missing_blocks(tmp_path, 4) == [2, 3]
+    assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_a_complete_cache_is_only_read(tmp_path):
+    compute_blocks(tmp_path, 4, block, ONE, "test")
+    (tmp_path / ".lock").unlink(missing_ok=True)
+    compute_blocks(tmp_path, 4, None, ONE, "test")
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_a_key_changes_with_any_part():

@@ -1,4 +1,7 @@
 import itertools
+import logging
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -50,7 +53,7 @@ def test_crops_cover_the_whole_clip_and_padding_none_of_it(paths):
 def test_batches_go_on_where_they_were_left_however_many_workers_read(paths, workers):
     def batches(step, workers):
         dataset = MelDataset(paths, ["a", "b", "c"], 8, ClipStream(3, seed=0))
-        return training_batches(dataset, Share(4, parts=2), step, workers)
+        return training_batches(dataset, Share(4, micro_batches=2), step, workers)
 
     alone = list(itertools.islice(batches(0, 0), 12))
     resumed = list(itertools.islice(batches(2, workers), 8))
@@ -75,3 +78,42 @@ def test_several_captions_of_a_clip_are_one_clip():
         ("A", "x"),
         ("B", "x"),
     ]
+
+
+class Dying(MelDataset):
+    """Its worker is killed at a position, as the system does for lack of memory."""
+
+    def __getitems__(self, positions: list[int]) -> dict:
+        if torch.utils.data.get_worker_info() and positions[0] >= 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitems__(positions)
+
+
+def test_where_a_worker_is_killed_the_same_batches_follow_without_it(paths, monkeypatch, caplog):
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
+    logging.getLogger("arion").propagate = True
+
+    def batches(kind, workers):
+        dataset = kind(paths, ["a", "b", "c"], 8, ClipStream(3, seed=0))
+        return list(itertools.islice(training_batches(dataset, Share(4), 0, workers), 8))
+
+    for ours, theirs in zip(batches(Dying, 2), batches(MelDataset, 0), strict=True):
+        assert ours["uid"] == theirs["uid"]
+        assert torch.equal(ours["mel"], theirs["mel"])
+    assert caplog.text.count("a process that loads batches was lost (") == 1
+    assert "train.num_workers=0" in caplog.text
+
+
+def test_a_damaged_mel_is_one_line_from_a_worker_as_well(paths):
+    paths[1].write_bytes(b"")
+    dataset = MelDataset(paths, ["a", "b", "c"], 8, ClipStream(3, seed=0))
+    with pytest.raises(UserError) as caught:
+        list(itertools.islice(training_batches(dataset, Share(4), 0, 2), 3))
+    assert str(caught.value).startswith(f"{paths[1]}: not a whole mel file")
+    assert "Traceback" not in str(caught.value)
+
+
+def test_batches_need_no_shared_memory(paths):
+    """Tensors of a worker would lie in /dev/shm, of which containers have 64 MB."""
+    dataset = MelDataset(paths, ["a", "b", "c"], 8, ClipStream(3, seed=0))
+    assert isinstance(dataset.__getitems__([0])["mel"], np.ndarray)

@@ -77,12 +77,3 @@ def test_blocks_do_not_change_rows(tmp_path, paths, vae, monkeypatch):
     parts = build(tmp_path / "parts", paths, vae)
     assert len(parts.rows.blocks) == 3
     np.testing.assert_allclose(parts.rows.all(), whole, rtol=2e-3, atol=2e-3)
-
-
-def test_without_a_folder_rows_are_the_same_and_nothing_is_written(tmp_path, paths, vae):
-    cached, before = build(tmp_path / "cache", paths, vae), sorted(tmp_path.rglob("*"))
-    computed = build(None, paths, vae)
-    assert computed.first.tolist() == cached.first.tolist()
-    one, other = computed.posteriors([4, 1]), cached.posteriors([4, 1])
-    torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3)
-    assert sorted(tmp_path.rglob("*")) == before

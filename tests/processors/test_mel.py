@@ -59,7 +59,7 @@ def test_filters_are_librosas(mel):
     theirs = librosa.filters.mel(
         sr=mel.sample_rate, n_fft=mel.n_fft, n_mels=mel.n_mel, fmin=mel.fmin, fmax=mel.fmax
     )
-    np.testing.assert_allclose(mel_filter_bank(mel), theirs, atol=1e-8)
+    np.testing.assert_allclose(mel_filter_bank(mel), theirs, atol=1e-5 * theirs.max())
 
 
 @mels
@@ -91,7 +91,7 @@ def test_mel_is_librosas(mel):
 
 @mels
 @pytest.mark.parametrize("samples", [1200, 16000, 100_000])
-def test_numpy_and_torch_agree(mel, samples):
+def test_blocks_of_a_numpy_wav_equal_the_whole(mel, samples):
     wav = noise(samples / 16000)
     ours = mel_of_wav(wav, mel)
     assert ours.dtype == np.float32

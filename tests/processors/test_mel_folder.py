@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -44,12 +45,12 @@ def in_process(monkeypatch):
     make_mels_in_process(monkeypatch)
 
 
-def go(folder, clips, num_workers=1) -> int:
-    """A whole run; returns how many mels it made."""
-    folder.begin()
-    made = sum(folder.make(folder.to_do(clips), num_workers))
-    folder.finish(clips)
-    return made
+def go(folder, clips, num_workers=1) -> list[str]:
+    """A whole run; the Uids of the mels that it made."""
+    times = {path: path.stat().st_mtime_ns for path in folder.mel_dir.glob("*.npy")}
+    folder.make(clips, num_workers, "Sounds")
+    made = {p for p in folder.mel_dir.glob("*.npy") if times.get(p) != p.stat().st_mtime_ns}
+    return sorted(path.stem for path in made)
 
 
 def content(folder) -> dict[str, bytes]:
@@ -58,7 +59,7 @@ def content(folder) -> dict[str, bytes]:
 
 def test_a_mel_is_that_of_its_sound(folder, sounds):
     clips = clips_of(sounds)
-    assert go(folder, clips) == 5
+    assert len(go(folder, clips)) == 5
     for clip in clips:
         mel = np.load(folder.mel_dir / f"{clip.uid}.npy")
         assert mel.dtype == np.float32
@@ -77,63 +78,51 @@ def test_the_number_of_workers_changes_nothing(folder, sounds, tmp_path):
 
 def test_a_second_run_redoes_only_what_is_stale(folder, sounds):
     go(folder, clips_of(sounds))
-    assert go(folder, clips_of(sounds)) == 0
+    assert go(folder, clips_of(sounds)) == []
     write_sound(sounds / "1.wav", seed=77, seconds=0.3)  # another sound
     (folder.mel_dir / "2.npy").unlink()  # missing
     (folder.mel_dir / "3.npy").write_bytes(b"half")  # damaged
-    folder.begin()
-    assert [clip.uid for clip in folder.to_do(clips_of(sounds))] == ["1", "2", "3"]
-    assert go(folder, clips_of(sounds)) == 3
+    assert go(folder, clips_of(sounds)) == ["1", "2", "3"]
     assert np.load(folder.mel_dir / "1.npy").shape == (80, 18)
 
 
 def test_a_sound_that_went_bad_loses_its_mel_and_is_tried_again(folder, sounds):
     go(folder, clips_of(sounds))
     (sounds / "0.wav").write_text("words")
-    folder.begin()
-    assert sum(folder.make(folder.to_do(clips_of(sounds)), 1)) == 1
-    assert folder.finish(clips_of(sounds))[0].fault == "not decodable"
+    assert folder.make(clips_of(sounds), 1, "Sounds")[0].fault == "not decodable"
     assert not (folder.mel_dir / "0.npy").exists()
     write_sound(sounds / "0.wav", 0)
-    assert go(folder, clips_of(sounds)) == 1
-    assert (folder.mel_dir / "0.npy").exists()
+    assert go(folder, clips_of(sounds)) == ["0"]
 
 
-def test_other_settings_redo_all_and_leave_no_mixture(folder, sounds):
+def test_other_settings_redo_all_and_leave_no_mixture(folder, sounds, monkeypatch):
     clips = clips_of(sounds)
     go(folder, clips)
-    coarse = dataclasses.replace(MEL, n_mel=40)
-    again = MelFolder(folder.mel_dir, sounds, coarse)
-    again.begin()
-    # Killed here, there is no mel of the old settings, and no word that those there are good.
+    again = MelFolder(folder.mel_dir, sounds, dataclasses.replace(MEL, n_mel=40))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("processors.mel_folder._run_tasks", killed)
+        with pytest.raises(KeyboardInterrupt):
+            again.make(clips, 1, "Sounds")
+    # There is no mel of the old settings, and no word that those there are good.
     assert not list(folder.mel_dir.glob("*.npy"))
     assert read_mel_settings(folder.mel_dir.parent) is None
-    assert sum(again.make(again.to_do(clips), 1)) == 5
-    again.finish(clips)
+    assert len(go(again, clips)) == 5
     assert np.load(folder.mel_dir / "0.npy").shape[0] == 40
-    assert read_mel_settings(folder.mel_dir.parent) == coarse
+    assert read_mel_settings(folder.mel_dir.parent) == again.mel
 
 
 def test_damaged_settings_and_index_are_made_anew(folder, sounds):
     go(folder, clips_of(sounds))
     (folder.mel_dir / "mel_config.json").write_text("{")
-    assert go(folder, clips_of(sounds)) == 0  # the index knows what the mels were made with
+    assert go(folder, clips_of(sounds)) == []  # the index knows what the mels were made with
     lines = (folder.mel_dir / "index.jsonl").read_text().splitlines()
     damaged = [lines[0], "[]", "{}", '{"uid": 3}', "\0\0", lines[1], lines[2][:40]]
     (folder.mel_dir / "index.jsonl").write_text("\n".join(damaged))
-    assert go(folder, clips_of(sounds)) == 3
-
-
-def test_ranks_share_the_clips_out(folder, sounds, tmp_path):
-    go(folder, clips_of(sounds))
-    clips = clips_of(sounds)
-    ranks = [MelFolder(tmp_path / "ranks" / "mel", sounds, MEL, rank) for rank in (0, 1)]
-    ranks[0].begin()
-    for rank in (1, 0):
-        assert sum(ranks[rank].make(ranks[rank].to_do(clips[rank::2]), 1)) == 3 - rank
-    outcomes = ranks[0].finish(clips)
-    assert [outcome.uid for outcome in outcomes] == [clip.uid for clip in clips]
-    assert content(ranks[0]) == content(folder)
+    assert len(go(folder, clips_of(sounds))) == 3
 
 
 def test_reasons_against_a_sound(tmp_path):
@@ -147,7 +136,8 @@ def test_reasons_against_a_sound(tmp_path):
         task, clips=[Clip(name, f"{name}.wav", 0, 0) for name in names]
     ).run()
     assert [outcome.fault for outcome in outcomes] == ["too short", "silent", None, None, "missing"]
-    assert [outcome.clipped for outcome in outcomes] == [False, False, True, False, False]
+    assert [bool(outcome.remarks) for outcome in outcomes] == [False, False, True, False, False]
+    assert outcomes[2].remarks[0].startswith("clipped")
     assert (outcomes[3].seconds, outcomes[3].frames) == (0.05, 3)
 
 
@@ -160,16 +150,18 @@ def test_names_that_cannot_be_a_file(tmp_path):
     assert {outcome.fault for outcome in task.run()} == {"name that cannot be a file's"}
 
 
-def test_a_full_disk_is_a_clear_error(tmp_path, monkeypatch):
+def test_a_disk_that_takes_only_half_of_a_mel_is_a_clear_error(tmp_path):
+    """The kernel's limit on a file's size stands for the disk's end: the write itself fails."""
     write_sound(tmp_path / "a.wav")
     task = Task([Clip("a", "a.wav", 0, 0)], tmp_path / "mel", tmp_path, MEL)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("processors.clips.np.save", full)
-    with pytest.raises(UserError, match=r"a\.npy: cannot be written: No space left on device"):
-        task.run()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"a\.npy: cannot be written: File too large"):
+            task.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "mel").iterdir()) == []
 
 
 def test_digest():
@@ -184,7 +176,7 @@ from processors.mel_folder import MelFolder
 from tests.processors.test_mel_folder import MEL, clips_of, go
 if __name__ == "__main__":
     killed, sounds = Path(sys.argv[1], "killed", "mel"), Path(sys.argv[1], "sounds")
-    print(go(MelFolder(killed, sounds, MEL), clips_of(sounds), 2))
+    print(len(go(MelFolder(killed, sounds, MEL), clips_of(sounds), 2)))
 """
 
 

@@ -30,22 +30,22 @@ def test_random_numbers_belong_to_seed_and_position():
     assert len({draw(seed, position) for seed in (3, 4) for position in range(50)}) == 100
 
 
-@pytest.mark.parametrize(("parts", "processes"), [(1, 1), (2, 1), (1, 2), (3, 2)])
-def test_pieces_of_all_processes_make_up_the_batch_in_order(parts, processes):
+@pytest.mark.parametrize(("micro_batches", "world_size"), [(1, 1), (2, 1), (1, 2), (3, 2)])
+def test_micro_batches_of_all_processes_make_up_the_batch_in_order(micro_batches, world_size):
     batch = 12
-    shares = [Share(batch, parts, rank, processes) for rank in range(processes)]
+    shares = [Share(batch, micro_batches, rank, world_size) for rank in range(world_size)]
     for step in (0, 5):
-        pieces = [share.positions(step, part) for part in range(parts) for share in shares]
+        pieces = [s.positions(step, micro) for micro in range(micro_batches) for s in shares]
         assert list(itertools.chain(*pieces)) == list(range(step * batch, (step + 1) * batch))
-    slices = [share.slice(part) for part in range(parts) for share in shares]
+    slices = [share.slice(micro) for micro in range(micro_batches) for share in shares]
     assert [range(batch)[piece] for piece in slices] == [
-        range(first, first + batch // (parts * processes))
-        for first in range(0, batch, batch // (parts * processes))
+        range(first, first + batch // (micro_batches * world_size))
+        for first in range(0, batch, batch // (micro_batches * world_size))
     ]
 
 
-def test_from_a_step_on_the_pieces_are_those_of_an_uninterrupted_run():
-    share = Share(12, parts=2, rank=1, processes=2)
+def test_from_a_step_on_the_micro_batches_are_those_of_an_uninterrupted_run():
+    share = Share(12, micro_batches=2, rank=1, world_size=2)
     whole = list(itertools.islice(share.from_step(0), 20))
     assert list(itertools.islice(share.from_step(3), 14)) == whole[6:]
 

@@ -192,16 +192,12 @@ def test_what_a_killed_run_left_half_written_is_cleared(tmp_path):
 def damage(path, how: str) -> None:
     if how == "missing":
         path.unlink()
-    elif how == "cut":
-        path.write_bytes(path.read_bytes()[:-1])
     else:
-        data = bytearray(path.read_bytes())
-        data[-1] ^= 4
-        path.write_bytes(data)
+        path.write_bytes(path.read_bytes()[:-1])
 
 
 @pytest.mark.parametrize(
-    ("how", "fault"), [("missing", "missing"), ("cut", "not what was"), ("bit", "not what was")]
+    ("how", "fault"), [("missing", "missing"), ("cut", "has 99 bytes, not 100 as saved")]
 )
 def test_damage_is_found_and_the_checkpoint_before_named(tmp_path, how, fault):
     checkpoints = Checkpoints(tmp_path, keep=2)
@@ -215,8 +211,39 @@ def test_damage_is_found_and_the_checkpoint_before_named(tmp_path, how, fault):
     assert f"rm -r '{tmp_path}/step-00000010' and run the same command again" in str(caught.value)
 
 
+def test_only_own_folders_are_counted_and_removed(tmp_path):
+    """A user's copy, an archive, a link to elsewhere, other numbers of digits."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder = tmp_path / "checkpoints"
+    for name in ("step-00000001-good", "step-2", "step-000000099", ".step-00000001.mine"):
+        (folder / name).mkdir(parents=True)
+    (folder / "step-00000009").symlink_to(elsewhere)
+    (folder / "step-00000008").write_text("a file")
+    (folder / "step-00000007.tar.gz").write_text("an archive")
+    others = {path.name for path in folder.iterdir()}
+    checkpoints = Checkpoints(folder, keep=1)
+    checkpoints.clear_unfinished()
+    for step in (1, 2, 3):
+        checkpoints.save(step, {}, lambda folder: None)
+    assert [path.name for path in checkpoints.all()] == ["step-00000003"]
+    assert checkpoints.newest()[1]["step"] == 3
+    assert {path.name for path in folder.iterdir()} == {*others, "step-00000003"}
+
+
+def test_the_best_is_noted_after_the_save(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step in (1, 2):
+        checkpoints.save(step, {"best_step": None}, lambda folder: None)
+    checkpoints.keep_best(2, 0.25)
+    assert checkpoints.newest()[1] == {"step": 2, "best_step": 2, "best_loss": 0.25, "files": {}}
+    checkpoints.save(3, {"best_step": 2}, lambda folder: None)
+    checkpoints.keep_best(3, 0.125)
+    assert [path.name for path in checkpoints.all()] == ["step-00000003"]
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"step": 1, "files": {"a": 3}}', "\x00", "[" * 9999]
+    "text", ["", "[]", "{}", '{"step": 1, "files": {"a": [3]}}', "\x00", "[" * 9999]
 )
 def test_a_state_that_is_none_is_an_error(tmp_path, text):
     Checkpoints(tmp_path, keep=2).save(5, {}, lambda folder: None)

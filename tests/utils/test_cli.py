@@ -24,6 +24,13 @@ def test_overrides_stand_anywhere():
     assert parse().config == "default.json"
 
 
+def test_home_is_meant_by_a_tilde_wherever_a_path_begins(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    arguments = parse("a.b=~/data", "--exp_name=~/x", "c=a~b", "d=~ada/x", "e= ~/x", "--config=~")
+    assert arguments.overrides == ["a.b=/home/ada/data", "c=a~b", "d=~ada/x", "e= ~/x"]
+    assert (arguments.config, arguments.exp_name) == ("/home/ada", "/home/ada/x")
+
+
 @pytest.mark.parametrize("arguments", [["--unknown"], ["--exp", "x"], ["--exp_name"]])
 def test_unknown_flags_end_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -55,6 +62,27 @@ def test_errors_of_ours_keep_their_traceback():
         raise FileNotFoundError(errno.ENOENT, "ours")
 
     with pytest.raises(FileNotFoundError):
+        run_main(main)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("lines", [2, 100_000])
+def test_output_that_nobody_reads_ends_the_program_quietly(lines, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    program = (
+        "from utils.cli import run_main\n"
+        f"run_main(lambda: [print('line', n) for n in range({lines})])\n"
+    )
+    shell = f"{{ sleep 0.2; '{sys.executable}' -c \"{program}\"; echo $? >&2; }} | true"
+    done = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "141\n"
+
+
+def test_a_pipe_of_ours_that_breaks_keeps_its_traceback():
+    def main():
+        raise BrokenPipeError(errno.EPIPE, "a worker's")
+
+    with pytest.raises(BrokenPipeError):
         run_main(main)
 
 

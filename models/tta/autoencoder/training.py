@@ -7,25 +7,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from config.schema import Config
+from models.base.task import Loss, Sample
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.losses import (
     AutoencoderObjective,
     adaptive_weight,
     hinge_discriminator_loss,
 )
-from models.tta.autoencoder.saved import check_mel, load_vae
+from models.tta.autoencoder.saved import load_vae, save_vae
+from models.vocoders.load import GRIFFIN_LIM, load_vocoder
 from modules.discriminator import PatchDiscriminator
 from modules.optimizer import adamw
 from processors.dataset import (
     MelDataset,
     distinct_clips,
+    mel_frames,
     read_batch,
     read_segment,
     training_batches,
 )
+from processors.mel import check_mel
 from processors.metadata import load_split, mel_path
 from processors.stream import ClipStream, Share
 from utils.checkpoint import load_tensors, load_weights, save_tensors
@@ -35,62 +40,87 @@ from utils.seeds import generator
 
 MEAN_CLIPS = 200  # that the decoder's first bias is taken from
 START_LOGVAR = -5.0  # of the posterior
-STD_MEMORY = 0.99  # of the running estimate of the latent's standard deviation
+STD_DECAY = 0.99  # of the running estimate of the latent's standard deviation
+COLLAPSED_STD = 1e-2  # of the latent
+COLLAPSED_NATS = 1e-2  # nats of information in a value of the latent
+WON_LOSS = 0.01  # of the discriminator; 1 where it knows nothing
+SAMPLES = 4  # clips
 
 
 class AutoencoderTraining:
-    """Generator (the VAE and the loss's log-variance) and discriminator, their losses and files."""
+    """Generator (the VAE and the loss's log-variance) and discriminator: a models/base Task."""
+
+    ema = None
+    shown = ("rec_loss", "d_loss", "latent_std")
 
     def __init__(
-        self, config: Config, accelerator, share: Share, checkpoint: Path | None = None
+        self, config: Config, accelerator: Accelerator, share: Share, checkpoint: Path | None
     ) -> None:
         """`checkpoint` is the folder to go on from; None starts anew."""
         self.config, self.accelerator, self.share = config, accelerator, share
         self.seed = config.train.random_seed
         # Several captions of a clip are one clip here.
-        self.train_clips = distinct_clips(load_split(config, "train"))
-        self.valid_clips = distinct_clips(load_split(config, "valid"))
+        self.train_records = distinct_clips(load_split(config, "train"))
+        self.valid_records = distinct_clips(load_split(config, "valid"))
         self.vae = AutoencoderKL(config.model.autoencoderkl)
         self.starts_anew = checkpoint is None and config.train.init_from is None
         loss = config.model.loss
         self.objective = AutoencoderObjective(self.vae, loss.logvar_init)
         self.discriminator = PatchDiscriminator(loss.disc_channels, loss.disc_num_layers)
-        self.d_weight = torch.zeros(())  # what balances the adversarial term
+        self.d_weight = torch.zeros(())  # balances the adversarial term
+        self.made_from: dict[str, object] = {}
+        self.notes: list[str] = []
         if checkpoint:
             self._read(checkpoint)
         elif config.train.init_from:
             self._start_from(config.train.init_from)
-        device = accelerator.device
+        if loss.disc_factor > 0 and config.train.max_steps <= loss.disc_start:
+            self.notes.append(
+                f"the discriminator never takes part: train.max_steps {config.train.max_steps} is"
+                f" not above model.loss.disc_start {loss.disc_start}"
+            )
+        self.joint_step = loss.disc_start if loss.disc_factor else 0
+        self._to_device()
+
+    def _to_device(self) -> None:
+        """Moves the networks there; makes optimizers, and wraps for several processes."""
+        device = self.accelerator.device
         self.objective.to(device, memory_format=memory_format(device))
         self.discriminator.to(device, memory_format=memory_format(device))
         self.d_weight = self.d_weight.to(device)
-        if compiles(config.train.compile, device):
+        self.vocoder = load_vocoder(GRIFFIN_LIM, self.config.preprocess.mel)
+        if compiles(self.config.train.compile, device):
             # Not the discriminator: it is asked for its input's gradient, then its weights', and a
             # compiled backward pass makes both each time.
             self.vae.compile_for_training()
-        self.learning = {"generator": self.objective, "discriminator": self.discriminator}
+        self.trainable = {"generator": self.objective, "discriminator": self.discriminator}
         self.optimizers = {
-            name: adamw(module.parameters(), config.train.adam)
-            for name, module in self.learning.items()
+            name: adamw(module.parameters(), self.config.train.adam)
+            for name, module in self.trainable.items()
         }
-        self.ema = None
-        self._objective = accelerator.prepare_model(self.objective)
-        self._discriminator = accelerator.prepare_model(self.discriminator)
+        self._objective = self.accelerator.prepare_model(self.objective)
+        self._discriminator = self.accelerator.prepare_model(self.discriminator)
         self.wrapped = (self._objective, self._discriminator)
-        self._moments: list[Tensor] = []
-        self._last_gradients: list[Tensor] = []
 
     def _start_from(self, path: str) -> None:
-        saved = load_vae(find_weights(path, self.config.log_dir, "AutoencoderKL"))
+        folder = find_weights(path, self.config.log_dir, "AutoencoderKL")
+        saved = load_vae(folder)
         check_mel(self.config.preprocess.mel, saved.mel, path)
         load_weights(self.vae, saved.vae.state_dict(), Path(path))
+        self.notes.append(f"starts from the weights in {folder}")
 
     # ------------------------------------------------------------ data
 
-    def load_data(self, cached: bool) -> None:
-        """Gets ready to read the mels; there is nothing to cache, whatever `cached` says."""
+    def prepare_data(self, cache: Path) -> None:
+        """Gets ready to read the mels, which need no cache.
+
+        Headers of the clips to validate with are read now, so that a damaged file is found before
+        the first step.
+        """
         self.frames = self.config.preprocess.segment_frames
-        self.stream = ClipStream(len(self.train_clips), self.seed)
+        self.stream = ClipStream(len(self.train_records), self.seed)
+        for clip in self.valid_records[: self.config.train.valid_clips]:
+            mel_frames(mel_path(self.config, clip))
         if self.starts_anew:
             self._start_near()
 
@@ -101,7 +131,7 @@ class AutoencoderTraining:
         The decoder's output begins at the mean of the mels (about -6) and not at 0, and the
         posterior is narrow, so that what the encoder says is not lost in noise.
         """
-        clips = self.train_clips[:: max(1, len(self.train_clips) // MEAN_CLIPS)]
+        clips = self.train_records[:: max(1, len(self.train_records) // MEAN_CLIPS)]
         segments = (read_segment(mel_path(self.config, clip), self.frames) for clip in clips)
         means = [mean for mean in map(np.mean, segments) if np.isfinite(mean)]
         if means:
@@ -109,110 +139,122 @@ class AutoencoderTraining:
         self.vae.quant_conv.bias[self.vae.config.z_channels :].fill_(START_LOGVAR)
 
     def batches(self, step: int) -> Iterator[dict]:
-        """Pieces of batches from `step` on: {"mel": [B, 1, n_mel, frames], "uid": names}."""
-        paths = [mel_path(self.config, clip) for clip in self.train_clips]
-        names = [clip["Uid"] for clip in self.train_clips]
+        """Micro-batches from `step` on: {"mel": [B, 1, n_mel, frames], "uid": names}."""
+        paths = [mel_path(self.config, clip) for clip in self.train_records]
+        names = [clip["Uid"] for clip in self.train_records]
         dataset = MelDataset(paths, names, self.frames, self.stream)
         return training_batches(dataset, self.share, step, self.config.train.num_workers)
 
     def clips_of(self, step: int) -> list[str]:
         """Names of the whole batch of a step, over all processes."""
-        return [self.train_clips[number]["Uid"] for number in self.share.clips(step, self.stream)]
+        return [self.train_records[number]["Uid"] for number in self.share.clips(step, self.stream)]
 
     # ------------------------------------------------------------ learning
 
-    def losses(self, batch: dict, step: int, part: int) -> Iterator[tuple[str, Tensor, dict]]:
-        """(network, its loss, figures to log) for the generator, then for the discriminator.
+    def losses(self, batch: dict, step: int, micro: int) -> Iterator[Loss]:
+        """The generator's loss, and from disc_start on the discriminator's.
 
-        Both come from one reconstruction and one look of the discriminator at it.
+        Both come from one reconstruction and one forward pass of the discriminator.
         """
         loss = self.config.model.loss
         mel = to_device(batch["mel"], self.accelerator.device)
-        terms = self._objective(mel, self._noise(step, part))
+        terms = self._objective(mel, self._noise(step, micro))
         generator_loss = terms["nll_loss"] + loss.kl_weight * terms["kl_loss"]
-        figures = {name: terms[name].detach() for name in ("rec_loss", "nll_loss", "kl_loss")}
-        figures["logvar"] = self.objective.logvar.detach().clone()
+        metrics = {name: terms[name].detach() for name in ("rec_loss", "nll_loss", "kl_loss")}
+        metrics["logvar"] = self.objective.logvar.detach().clone()
         latent = terms["latent"].detach().float()
-        figures["latent_nats"] = figures["kl_loss"] / latent[0].numel()
-        self._moments.append(torch.stack([latent.mean(), latent.square().mean()]))
+        metrics["latent_nats"] = metrics["kl_loss"] / latent[0].numel()
+        means = {"latent_moments": torch.stack([latent.mean(), latent.square().mean()])}
 
         if loss.disc_factor == 0 or step < loss.disc_start:
-            yield "generator", generator_loss, figures
+            yield Loss("generator", generator_loss, metrics, means)
             return
         # The discriminator sees a leaf copy of the reconstruction: the adversarial gradient then
         # stops there, is weighted, and goes on through the decoder with the rest of the loss.
         seen = terms["reconstruction"].detach().requires_grad_()
         logits_real, logits_fake = self._discriminator(torch.cat([mel, seen])).float().chunk(2)
         (gradient,) = torch.autograd.grad(-logits_fake.mean(), seen, retain_graph=True)
-        self._note_last_gradients(terms, gradient)
+        means["last_gradients"] = self._last_gradients(terms, gradient)
         strength = loss.disc_factor * loss.disc_weight * self.d_weight
         adversarial = (terms["reconstruction"] * (strength * gradient)).sum()
-        figures["g_loss"], figures["d_weight"] = -logits_fake.detach().mean(), self.d_weight
-        yield "generator", generator_loss + adversarial, figures
+        metrics["g_loss"], metrics["d_weight"] = -logits_fake.detach().mean(), self.d_weight
+        yield Loss("generator", generator_loss + adversarial, metrics, means)
 
         d_loss = loss.disc_factor * hinge_discriminator_loss(logits_real, logits_fake)
-        figures = {"d_loss": d_loss, "logits_real": logits_real.mean()}
-        figures["logits_fake"] = logits_fake.mean()
-        yield "discriminator", d_loss, {k: v.detach() for k, v in figures.items()}
+        metrics = {"d_loss": d_loss, "logits_real": logits_real.mean()}
+        metrics["logits_fake"] = logits_fake.mean()
+        yield Loss("discriminator", d_loss, {k: v.detach() for k, v in metrics.items()}, {})
 
-    def _note_last_gradients(self, terms: dict, gradient: Tensor) -> None:
-        """Both terms' gradients at the decoder's last layer, of this piece of the batch."""
+    def _last_gradients(self, terms: dict, gradient: Tensor) -> Tensor:
+        """Gradients of both terms at the decoder's last layer, [2, *weight shape]."""
         last, reconstruction = self.vae.last_layer, terms["reconstruction"]
         (of_nll,) = torch.autograd.grad(terms["nll_loss"], last, retain_graph=True)
         (of_gan,) = torch.autograd.grad(reconstruction, last, gradient, retain_graph=True)
-        self._last_gradients.append(torch.stack([of_nll, of_gan]))
+        return torch.stack([of_nll, of_gan])
 
-    def _noise(self, step: int, part: int) -> Tensor:
-        """This piece's share of the whole batch's noise for the posterior, [B, z, h, w]."""
+    def _noise(self, step: int, micro: int) -> Tensor:
+        """This micro-batch's slice of the whole batch's noise for the posterior, [B, z, h, w]."""
         device = self.accelerator.device
         random = generator(device, self.seed, "posterior", step)
         shape = (self.share.batch_size, *self.latent_shape)
-        return torch.randn(shape, generator=random, device=device)[self.share.slice(part)]
+        return torch.randn(shape, generator=random, device=device)[self.share.slice(micro)]
+
+    @property
+    def summary(self) -> dict[str, str]:
+        return {"latent": " x ".join(map(str, self.latent_shape)) + " per clip"}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        model, factor = (
-            self.config.model.autoencoderkl,
-            self.config.model.autoencoderkl.downsampling,
-        )
-        preprocess = self.config.preprocess
-        return model.z_channels, preprocess.n_mel // factor, preprocess.segment_frames // factor
+        """[z, n_mel/f, frames/f]"""
+        mel = self.config.preprocess
+        return self.vae.config.latent_shape(mel.n_mel, mel.segment_frames)
 
-    def after_update(self, step: int) -> dict[str, Tensor]:
-        """Keeps what comes from the whole batch: the latent's deviation, the adversarial weight."""
-        if self._last_gradients:
-            self.d_weight = self._balanced()
-        moments = torch.stack(self._moments).mean(0)
-        self._moments.clear()
-        mean, square = self.accelerator.reduce(moments, reduction="mean")
+    def after_step(self, step: int, means: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Follows the latent's standard deviation, and sets the next step's adversarial weight.
+
+        The weight (arXiv:2012.09841, eq. 7) is one step late: so it is the same however a batch is
+        split, as the first micro-batch's backward pass comes before the last one's forward pass.
+        """
+        if "last_gradients" in means:
+            largest = self.config.model.loss.max_adapt_d_weight
+            weight = adaptive_weight(*means["last_gradients"], largest)
+            self.d_weight = weight.where(weight.isfinite(), self.d_weight)
+        mean, square = means["latent_moments"]
         std = (square - mean.square()).clamp(min=0).sqrt()
-        memory = min(STD_MEMORY, (1 + step) / (10 + step))
-        kept = std.where(std.isfinite(), self.vae.latent_std)  # a step that is skipped leaves it
-        self.vae.latent_std.lerp_(kept, 1 - memory)
+        decay = min(STD_DECAY, (1 + step) / (10 + step))
+        kept = std.where(std.isfinite(), self.vae.latent_std)  # a skipped step changes nothing
+        self.vae.latent_std.lerp_(kept, 1 - decay)
         return {"latent_std": std}
 
-    def _balanced(self) -> Tensor:
-        """The adversarial weight for the next step, from the gradients of this whole batch.
-
-        One step late, it is the same however a batch is split over pieces and processes: the first
-        piece's backward pass comes before the last piece's forward pass.
-        """
-        gradients = torch.stack(self._last_gradients).mean(0)
-        self._last_gradients.clear()
-        of_nll, of_gan = self.accelerator.reduce(gradients, reduction="mean")
-        weight = adaptive_weight(of_nll, of_gan, self.config.model.loss.max_adapt_d_weight)
-        return weight.where(weight.isfinite(), self.d_weight)
+    def troubles(self, metrics: dict[str, float]) -> dict[str, str]:
+        """A latent that collapses, a discriminator that wins outright."""
+        found = {}
+        std, nats = metrics.get("latent_std", 1.0), metrics.get("latent_nats", 1.0)
+        if std < COLLAPSED_STD or nats < COLLAPSED_NATS:
+            found["latent"] = (
+                f"the latent has collapsed, its standard deviation is {std:.2g} and a value of it"
+                f" tells {nats:.2g} nats of the mel; try a smaller model.loss.kl_weight or a"
+                " smaller train.adam.lr"
+            )
+        d_loss = metrics.get("d_loss", 1.0)
+        if d_loss < WON_LOSS:
+            found["discriminator"] = (
+                f"the discriminator wins outright, d_loss is {d_loss:.2g} (1: it knows nothing);"
+                " try a smaller model.loss.disc_channels, or a later model.loss.disc_start so that"
+                " it meets better reconstructions"
+            )
+        return found
 
     # ------------------------------------------------------------ looking and listening
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean figures over valid.json, at the posterior's mode."""
-        clips = self.valid_clips[: self.config.train.valid_clips]
-        mine = clips[self.share.rank :: self.share.processes]
-        sums = torch.zeros(4, device=self.accelerator.device)
-        for first in range(0, len(mine), self.share.piece):
-            mel = self._valid_mel(mine[first : first + self.share.piece])
+        """Mean metrics over valid.json, at the posterior's mode."""
+        clips = self.valid_records[: self.config.train.valid_clips]
+        mine = clips[self.share.rank :: self.share.world_size]
+        sums, size = torch.zeros(4, device=self.accelerator.device), self.share.micro_batch_size
+        for first in range(0, len(mine), size):
+            mel = self._valid_mel(mine[first : first + size])
             posterior, reconstruction = self._reconstruct(mel)
             rec_loss = (reconstruction - mel).abs().mean((1, 2, 3))
             std = posterior.mean.float().std((1, 2, 3))
@@ -233,25 +275,28 @@ class AutoencoderTraining:
             return posterior, self.vae.decode(posterior.mode()).float()
 
     @torch.no_grad()
-    def samples(self, count: int = 4) -> list[tuple[str, np.ndarray]]:
-        """(name, mel [n_mel, frames]) to look at and to listen to: originals and results."""
-        clips = (self.valid_clips or self.train_clips)[:count]
+    def samples(self) -> list[Sample]:
+        """A few clips, each as it is and as it is reconstructed."""
+        clips = (self.valid_records or self.train_records)[:SAMPLES]
         mel = self._valid_mel(clips)
         _, reconstruction = self._reconstruct(mel)
-        pairs = zip(mel[:, 0].cpu().numpy(), reconstruction[:, 0].cpu().numpy(), strict=True)
-        named = []
-        for number, (original, rebuilt) in enumerate(pairs):
-            named += [(f"{number}/original", original), (f"{number}/reconstruction", rebuilt)]
-        return named
+        found = []
+        for number, pair in enumerate(
+            zip(mel[:, 0].cpu(), reconstruction[:, 0].cpu(), strict=True)
+        ):
+            for name, one in zip(("original", "reconstruction"), pair, strict=True):
+                wav = self.vocoder(one[None])[0]
+                found.append(Sample(f"{number}/{name}", one.numpy(), wav.numpy()))
+        return found
 
     # ------------------------------------------------------------ files
 
-    def write(self, folder: Path) -> None:
-        """What the next stage needs; the config is written beside it by the loop."""
-        save_tensors(folder / "vae.safetensors", self.vae.state_dict())
+    def save_for_inference(self, folder: Path) -> None:
+        """All that the next stage needs."""
+        save_vae(folder, self.vae, self.config.preprocess.mel)
 
-    def write_training(self, folder: Path) -> None:
-        """What going on needs besides: all else that learns."""
+    def save_training(self, folder: Path) -> None:
+        """The discriminator, the loss's log-variance and the adversarial weight."""
         tensors = {f"discriminator.{k}": v for k, v in self.discriminator.state_dict().items()}
         tensors |= {"logvar": self.objective.logvar, "d_weight": self.d_weight}
         save_tensors(folder / "loss.safetensors", tensors)

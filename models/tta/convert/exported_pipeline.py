@@ -1,6 +1,7 @@
 """Text to sound by latent diffusion: T5 -> sampler with the U-Net -> VAE decoder -> vocoder.
 
-This file is the `pipeline.py` of an exported model. It needs torch, diffusers and transformers:
+This file is the `pipeline.py` of an exported model. It needs torch, torchaudio,
+diffusers and transformers:
 
     from diffusers import DiffusionPipeline
     pipe = DiffusionPipeline.from_pretrained(
@@ -16,7 +17,6 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-import numpy as np
 import torch
 from diffusers import (
     AudioPipelineOutput,
@@ -26,7 +26,8 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from transformers import PreTrainedTokenizerFast, SpeechT5HifiGan, T5EncoderModel
-from transformers.audio_utils import mel_filter_bank
+
+from models.vocoders.griffin_lim import GriffinLim  # beside this file, in an export
 
 
 class TextToAudioPipeline(DiffusionPipeline):
@@ -152,51 +153,6 @@ class TextToAudioPipeline(DiffusionPipeline):
     def _to_wav(self, log_mel: torch.Tensor) -> torch.Tensor:
         """log mel [B, n_mel, frames] -> wav [B, frames * hop_size] in [-1, 1]"""
         if self.vocoder is None:
-            return griffin_lim(log_mel, **self.config.mel)
+            return GriffinLim(**self.config.mel).to(log_mel.device)(log_mel)
         wav = self.vocoder(log_mel.transpose(1, 2).to(self.vocoder.dtype)).float()
         return wav[:, : log_mel.shape[2] * self.config.mel["hop_size"]]
-
-
-def griffin_lim(log_mel: torch.Tensor, **mel) -> torch.Tensor:
-    """log mel [B, n_mel, frames] -> wav [B, frames * hop_size] in [-1, 1], without weights.
-
-    Magnitudes of that mel by least squares (Lee & Seung 2000), then phases by the fast Griffin-Lim
-    algorithm (Perraudin et al. 2013).
-    """
-    n_fft, hop, frames = mel["n_fft"], mel["hop_size"], log_mel.shape[2]
-    bank = mel_filter_bank(
-        n_fft // 2 + 1,
-        mel["n_mel"],
-        mel["fmin"],
-        mel["fmax"],
-        mel["sample_rate"],
-        norm="slaney",
-        mel_scale="slaney",
-    )
-    filters = torch.from_numpy(bank.T.astype(np.float32)).to(log_mel.device)
-    extra = n_fft // (2 * hop) + 1  # frames at both ends, for their neighbours' sake
-    target = torch.nn.functional.pad(log_mel, (extra, extra), mode="replicate").exp()
-    back = filters.T @ target
-    magnitudes = (torch.linalg.pinv(filters) @ target).clamp(min=1e-5)
-    for _ in range(50):
-        fitted = filters.T @ (filters @ magnitudes)
-        magnitudes = magnitudes * back / fitted.clamp(min=1e-12)
-    start = extra * hop - hop // 2  # the frames of a mel are centred on (t + 1/2) hop
-    wav = _with_phases(magnitudes, n_fft, hop, mel["win_size"])
-    return wav[:, start : start + frames * hop].clamp(-1.0, 1.0)
-
-
-def _with_phases(magnitudes: torch.Tensor, n_fft: int, hop: int, win: int) -> torch.Tensor:
-    """magnitudes [B, bins, frames] -> wav [B, (frames - 1) * hop]"""
-    stft = {"n_fft": n_fft, "hop_length": hop, "win_length": win}
-    stft["window"] = torch.hann_window(win, device=magnitudes.device)
-    length, momentum = (magnitudes.shape[2] - 1) * hop, 0.99 / 1.99
-    phases = torch.ones_like(magnitudes, dtype=torch.complex64)
-    before = torch.zeros((), device=magnitudes.device)
-    for _ in range(60):
-        wav = torch.istft(magnitudes * phases, length=length, **stft)
-        rebuilt = torch.stft(wav, return_complex=True, **stft)
-        phases = rebuilt - momentum * before
-        phases = phases / (phases.abs() + 1e-16)
-        before = rebuilt
-    return torch.istft(magnitudes * phases, length=length, **stft)

@@ -15,41 +15,41 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from config.model_schema import NoiseSchedulerConfig
-from config.schema import Config, InferenceConfig, MelConfig
+from config.schema import MelConfig
 from config.typed_json import Origins, build
-from models.tta.convert.diffusers_settings import check_settings, unet_settings, vae_settings
-from models.tta.convert.from_audioldm import transposed
-from models.tta.convert.imported import Imported, unet_with, vae_with, with_model
-from models.tta.convert.shapes import unet_shape, vae_shape
-from models.tta.convert.sources import read_weights
+from models.tta.convert.imported import Imported, unet_with, vae_with
+from models.tta.convert.latent_diffusion import transposed
+from models.tta.convert.shapes import (
+    check_settings,
+    unet_settings,
+    unet_shape,
+    vae_settings,
+    vae_shape,
+)
+from models.tta.ldm.pipeline import PipelineSettings
+from models.tta.ldm.sampling import SAMPLERS
 from models.tta.ldm.text_encoder import TextEncoder
-from models.vocoders.hifigan import HiFiGAN
+from models.vocoders.hifigan import make_hifigan
 from processors.mel import SETTINGS_FILE
-from utils.checkpoint import read_json, save_tensors, write_json
+from utils.checkpoint import read_json
 from utils.errors import UserError
+from utils.weight_files import read_weights
 
 # What attention was called in files of diffusers before 0.18.
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 VOCODER_TYPES = ("speecht5_hifigan", "hifigan")  # the second until transformers 4
-SAMPLERS = {
-    "DDIMScheduler": "ddim",
-    "DPMSolverMultistepScheduler": "dpm++",
-    "PNDMScheduler": "pndm",
-    "UniPCMultistepScheduler": "unipc",
-}
 
 
-def read_diffusers(folders: list[Path], config: Config, layout: str | None) -> Imported:
+def read_diffusers(folders: list[Path], defaults: PipelineSettings, layout: str | None) -> Imported:
     """The networks in these folders.
 
     Args:
         folders: a network's each, or a pipeline's.
-        config: gives what the folders do not tell.
+        defaults: what the folders do not tell.
         layout: "time_mel" or "mel_time"; None: "mel_time" beside a mel_config.json, else
             "time_mel".
     """
-    found = Imported(config)
+    found = Imported(defaults)
     for folder in folders:
         if (folder / "model_index.json").is_file():
             _read_pipeline(folder, found, layout)
@@ -59,6 +59,13 @@ def read_diffusers(folders: list[Path], config: Config, layout: str | None) -> I
 
 
 def _read_network(folder: Path, found: Imported, layout: str | None) -> None:
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: must be a folder in diffusers' layout (vae/, unet/, vocoder/, or a whole"
+            " pipeline), not a file; single files are imported --from amphion, audioldm or hifigan"
+            if folder.exists()
+            else f"{folder}: no such folder"
+        )
     settings = read_json(folder / "config.json")
     kind = settings.get("_class_name") or settings.get("model_type")
     if (folder / SETTINGS_FILE).is_file():
@@ -106,12 +113,12 @@ def _read_unet(folder: Path, settings: dict, found: Imported, layout: str | None
     shape = unet_shape(tensors, heads, folder)
     check_settings(settings, unet_settings(shape), UNet2DConditionModel, folder)
     found.add("unet", unet_with(shape, tensors, folder), folder)
-    found.config = with_model(found.config, audioldm=shape)
+    found.settings = dataclasses.replace(found.settings, unet=shape)
 
 
 def _read_vocoder(folder: Path, settings: dict, found: Imported) -> None:
-    """A SpeechT5HifiGan; what its files do not tell of its mel is the config's."""
-    mel = found.config.preprocess.mel
+    """A SpeechT5HifiGan; what its files do not tell of its mel is as it was."""
+    mel = found.settings.mel
     if not (folder / SETTINGS_FILE).is_file():
         try:
             known = {
@@ -123,12 +130,9 @@ def _read_vocoder(folder: Path, settings: dict, found: Imported) -> None:
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder / 'config.json'}: no SpeechT5HifiGan: {error}") from None
         found.take_mel(mel, folder)
-    with tempfile.TemporaryDirectory() as folder_name:
-        ready = Path(folder_name)
-        write_json(ready / "config.json", {**settings, "model_type": VOCODER_TYPES[0]})
-        save_tensors(ready / "model.safetensors", read_weights(_weights_file(folder, VOCODER)))
-        write_json(ready / SETTINGS_FILE, dataclasses.asdict(mel))
-        found.add("vocoder", HiFiGAN(ready, mel), folder)
+    settings = {**settings, "model_type": VOCODER_TYPES[0]}
+    tensors = read_weights(_weights_file(folder, VOCODER))
+    found.add("vocoder", make_hifigan(settings, mel, tensors, folder), folder)
 
 
 NETWORK = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -159,40 +163,46 @@ def _read_pipeline(folder: Path, found: Imported, layout: str | None) -> None:
         if isinstance(index.get(name), list) and index[name][:1] != [None]:
             _read_network(folder / name, found, layout)
     if "text_encoder" in index:
-        found.add("text_encoder", _read_text_encoder(folder, index, found.config), folder)
-    found.config = _with_pipeline_settings(found.config, index, folder)
+        limit = index["defaults"].get("max_tokens", found.settings.max_tokens)
+        found.add("text_encoder", _read_text_encoder(folder, limit), folder)
+    found.settings = _with_pipeline_settings(found.settings, index, folder)
 
 
-def _read_text_encoder(folder: Path, index: dict, config: Config) -> TextEncoder:
+def _read_text_encoder(folder: Path, max_tokens: int) -> TextEncoder:
     """A text encoder and its tokenizer, which share a folder here."""
-    limit = config.model.text_encoder.max_tokens
     with tempfile.TemporaryDirectory() as together:
         for part in ("text_encoder", "tokenizer"):
             if not (folder / part).is_dir():
                 raise UserError(f"{folder / part}: no such folder")
             shutil.copytree(folder / part, together, dirs_exist_ok=True)
-        return TextEncoder.from_pretrained(together, index["defaults"].get("max_tokens", limit))
+        return TextEncoder.from_pretrained(together, max_tokens)
 
 
-def _with_pipeline_settings(config: Config, index: dict, folder: Path) -> Config:
-    """The config with a pipeline's noise schedule, sampler, length, steps and guidance."""
-    path = folder / "scheduler" / "scheduler_config.json"
-    scheduler, defaults = read_json(path), index["defaults"]
-    noise = dataclasses.asdict(config.model.noise_scheduler)
-    noise |= {name: scheduler[name] for name in noise if name in scheduler}
-    inference = dataclasses.asdict(config.inference)
-    inference["sampler"] = SAMPLERS.get(scheduler.get("_class_name"), config.inference.sampler)
-    inference["num_steps"] = defaults.get("num_inference_steps", config.inference.num_steps)
-    inference["guidance_scale"] = defaults.get("guidance_scale", config.inference.guidance_scale)
-    frames = defaults.get("frames", config.preprocess.segment_frames)
-    max_tokens = defaults.get("max_tokens", config.model.text_encoder.max_tokens)
-    config = with_model(
-        config,
-        noise_scheduler=build(NoiseSchedulerConfig, noise, (), Origins({}, str(path))),
-        text_encoder=dataclasses.replace(config.model.text_encoder, max_tokens=max_tokens),
-    )
-    return dataclasses.replace(
-        config,
-        preprocess=dataclasses.replace(config.preprocess, segment_frames=frames),
-        inference=build(InferenceConfig, inference, (), Origins({}, str(folder))),
-    )
+def _with_pipeline_settings(
+    settings: PipelineSettings, index: dict, folder: Path
+) -> PipelineSettings:
+    """The settings with a pipeline's noise schedule, sampler, lengths, steps and guidance."""
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    defaults = index["defaults"]
+    data = dataclasses.asdict(settings)
+    # Where a foreign sampler lays its steps is its own affair.
+    of_schedule = data["noise_scheduler"].keys() - {"steps_offset", "skip_prk_steps"}
+    data["noise_scheduler"] |= {n: scheduler[n] for n in of_schedule if n in scheduler}
+    data |= {name: defaults[name] for name in ("frames", "max_tokens") if name in defaults}
+    data["sampling"]["sampler"] = _sampler_of(scheduler) or data["sampling"]["sampler"]
+    for ours, theirs in (("num_steps", "num_inference_steps"), ("guidance_scale",) * 2):
+        data["sampling"][ours] = defaults.get(theirs, data["sampling"][ours])
+    if isinstance(data["frames"], int):
+        data["sampling"]["duration"] = data["frames"] / settings.mel.frames_per_second
+    return build(PipelineSettings, data, (), Origins({}, str(folder)))
+
+
+def _sampler_of(scheduler: dict) -> str | None:
+    """The sampler with all settings of a scheduler_config.json, else the one of its class."""
+    kind = {"DDIMScheduler": "ddim"}.get(scheduler.get("_class_name"))
+    for name, (class_name, settings) in SAMPLERS.items():
+        if scheduler.get("_class_name") == class_name:
+            kind = kind or name
+            if settings.items() <= scheduler.items():
+                return name
+    return kind

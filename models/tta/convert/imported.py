@@ -8,15 +8,16 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from config.load import config_from_dict
 from config.model_schema import AutoencoderKLConfig, UNetConfig
-from config.schema import Config, MelConfig
+from config.schema import MelConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import save_vae
+from models.tta.ldm.pipeline import PipelineSettings
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.hifigan import HiFiGAN
-from utils.checkpoint import load_weights, save_tensors, whole_folder, write_json
+from processors.mel import check_mel
+from utils.checkpoint import load_weights, save_tensors, whole_folder
 from utils.errors import UserError
 
 
@@ -24,10 +25,10 @@ from utils.errors import UserError
 class Imported:
     """Parts of a text-to-audio model; None where the files held no such part.
 
-    `config` has the mel of all of them, and the settings of a U-Net.
+    `settings` has the mel of all of them, and what a U-Net's folder holds besides weights.
     """
 
-    config: Config
+    settings: PipelineSettings
     vae: AutoencoderKL | None = None
     unet: UNet | None = None
     text_encoder: TextEncoder | None = None
@@ -42,19 +43,19 @@ class Imported:
 
     def take_mel(self, mel: MelConfig, source: Path) -> None:
         """Takes the mel that a part was made for; the parts must agree."""
-        if self.mel_from is not None and mel != self.config.preprocess.mel:
-            differences = ", ".join(self.config.preprocess.mel.differences(mel))
-            raise UserError(f"{self.mel_from} and {source} are of different mels: {differences}")
-        preprocess = dataclasses.replace(self.config.preprocess, **dataclasses.asdict(mel))
-        self.config = dataclasses.replace(self.config, preprocess=preprocess)
+        if self.mel_from is not None:
+            check_mel(self.settings.mel, mel, source, f"{self.mel_from}'s")
+        duration = self.settings.frames / mel.frames_per_second
+        sampling = dataclasses.replace(self.settings.sampling, duration=duration)
+        self.settings = dataclasses.replace(self.settings, mel=mel, sampling=sampling)
         self.mel_from = source
 
     def check(self) -> None:
         """Raises UserError where the parts do not fit each other, or settings are out of range."""
         if self.unet is None:
             return
-        config_from_dict(self.config.to_dict(), None, "the imported model's settings")
-        shape = self.config.model.audioldm
+        self.settings.sampling_with()  # checks the steps
+        shape = self.settings.unet
         if self.vae is not None and self.vae.config.z_channels != shape.in_channels:
             raise UserError(
                 f"the U-Net takes latents of {shape.in_channels} channels, the VAE makes"
@@ -76,17 +77,19 @@ class Imported:
         alone = sum(part is not None for part in parts) == 1
         places = {name: folder if alone else folder / name for name in ("vae", "vocoder")}
         lines = []
+        settings = dataclasses.replace(self.settings, made_from={"imported_from": source})
+        if self.vocoder is not None:
+            settings = dataclasses.replace(settings, vocoder="vocoder")
         with whole_folder(folder) as new:
             if self.unet is not None:
-                made_with = {"imported_from": source}
-                write_json(new / "config.json", {**self.config.to_dict(), "made_with": made_with})
+                settings.write(new)
                 save_tensors(new / "unet.safetensors", self.unet.state_dict())
                 lines.append(f"U-Net: train.init_from={folder}{self._for_inference(folder)}")
             if self.text_encoder is not None:
                 self.text_encoder.save(new / "text_encoder")
                 lines.append(f"text encoder: model.text_encoder.pretrained={folder}/text_encoder")
             if self.vae is not None:
-                save_vae(new if alone else new / "vae", self.vae, self.config.preprocess.mel)
+                save_vae(new if alone else new / "vae", self.vae, self.settings.mel)
                 lines.append(
                     f"VAE: model.autoencoder_path={places['vae']}, or train.init_from= the same"
                     " to fine-tune it"
@@ -116,8 +119,3 @@ def unet_with(shape: UNetConfig, tensors: dict[str, Tensor], source: Path) -> UN
     unet = UNet(shape)
     load_weights(unet, tensors, source)
     return unet
-
-
-def with_model(config: Config, **parts: object) -> Config:
-    """The config with these parts of `model` in place of its own."""
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **parts))

@@ -23,7 +23,7 @@ decoder a mel of that, and {vocoder} a wav.
 
 ## Usage
 
-Needs torch, diffusers and transformers (and a way to write a wav: here scipy).
+Needs torch, torchaudio, diffusers and transformers (and a way to write a wav: here scipy).
 
 ```python
 import scipy.io.wavfile
@@ -67,9 +67,9 @@ def model_card(pipeline: Pipeline, folder: Path, name: str, license: str, vocode
         name=name,
         license=license,
         vocoder="Griffin-Lim" if vocoder == "griffin_lim" else "HiFi-GAN",
-        sample_rate=pipeline.mel.sample_rate,
-        mel=_table(dataclasses.asdict(pipeline.mel)),
-        data=_data(pipeline, folder),
+        sample_rate=pipeline.settings.mel.sample_rate,
+        mel=_table(dataclasses.asdict(pipeline.settings.mel)),
+        data=_data(pipeline.settings.made_from),
         figures=_table(_figures(pipeline, folder)),
         license_text=f"The weights: {license}. `pipeline.py`: MIT."
         if license != "other"
@@ -77,17 +77,14 @@ def model_card(pipeline: Pipeline, folder: Path, name: str, license: str, vocode
     )
 
 
-def _data(pipeline: Pipeline, folder: Path) -> str:
-    imported = _made_with(folder).get("imported_from")
-    if imported is not None:
-        return f"Not known here: the weights were imported from {imported}."
-    return f"Trained on {', '.join(pipeline.config.dataset)}."
+def _data(made_from: dict[str, str]) -> str:
+    if "imported_from" in made_from:
+        return f"Not known here: the weights were imported from {made_from['imported_from']}."
+    return f"Trained on {made_from['dataset']}."
 
 
 def _figures(pipeline: Pipeline, folder: Path) -> dict[str, object]:
-    config, made_with = pipeline.config, _made_with(folder)
-    vae, frames = pipeline.vae.config, config.preprocess.segment_frames
-    factor = vae.downsampling
+    settings, made_from = pipeline.settings, dict(pipeline.settings.made_from)
     parts = (
         ("U-Net", pipeline.unet),
         ("VAE", pipeline.vae),
@@ -97,19 +94,18 @@ def _figures(pipeline: Pipeline, folder: Path) -> dict[str, object]:
         f"parameters of the {name}": f"{sum(p.numel() for p in part.parameters()):,}"
         for name, part in parts
     }
-    figures["latent"] = f"{vae.z_channels} x {pipeline.mel.n_mel // factor} x {frames // factor}"
-    figures["length trained at"] = f"{frames / pipeline.mel.frames_per_second:.2f} s"
-    figures["target"] = config.model.noise_scheduler.prediction_type
+    latent = pipeline.vae.config.latent_shape(settings.mel.n_mel, settings.frames)
+    figures["latent"] = " x ".join(map(str, latent))
+    figures["length trained at"] = f"{settings.frames / settings.mel.frames_per_second:.2f} s"
+    figures["target"] = settings.noise_scheduler.prediction_type
+    batch_size = made_from.pop("batch_size", None)
+    made_from.pop("dataset", None)
     state = _state(folder)
     if "step" in state:
-        figures["steps"] = f"{state['step']} of {config.train.batch_size} clips"
+        figures["steps"] = f"{state['step']} of {batch_size} clips"
     if state.get("best_loss") is not None:
         figures["best validation loss"] = f"{state['best_loss']:.4g} at step {state['best_step']}"
-    return figures | {f"made with {name}": version for name, version in made_with.items()}
-
-
-def _made_with(folder: Path) -> dict:
-    return read_json(folder / "config.json").get("made_with", {})
+    return figures | {f"made with {name}": version for name, version in made_from.items()}
 
 
 def _state(folder: Path) -> dict:

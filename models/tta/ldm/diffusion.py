@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -74,8 +72,3 @@ class DiffusionObjective(nn.Module):
         if self.snr_gamma is not None:
             error = error * self.schedule.min_snr_weight(timesteps, self.snr_gamma)
         return error
-
-
-def scheduler_settings(config: NoiseSchedulerConfig) -> dict:
-    """The keys under diffusers' names, for any of its schedulers."""
-    return dataclasses.asdict(config)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
-
+from models.tta.ldm.sampling import SamplingSettings, Sound
 from processors.mel_picture import write_mel_picture
 from utils.audio import write_wav
 
@@ -20,13 +20,24 @@ class Numbering:
         taken = [int(path.stem) for path in folder.iterdir() if path.stem.isdecimal()]
         self._next = max(taken, default=-1) + 1
 
-    def write(self, wav: np.ndarray, mel: np.ndarray, sample_rate: int, receipt: dict) -> Path:
-        """wav [T] in [-1, 1], mel [n_mel, frames]; returns the wav's path."""
+    def write(
+        self, sound: Sound, sampling: SamplingSettings, made_by: dict[str, str], sample_rate: int
+    ) -> Path:
+        """Returns the wav's path. The receipt says all that makes the same sound again."""
         path = self._claim()
-        write_mel_picture(path.with_suffix(".png"), mel)
-        text = json.dumps({"file": path.name, **receipt}, indent=2, ensure_ascii=False)
+        write_mel_picture(path.with_suffix(".png"), sound.mel)
+        receipt = {
+            "file": path.name,
+            "text": sound.text,
+            **dataclasses.asdict(sampling),
+            "seed": sound.seed,
+            **made_by,
+        }
+        if sound.is_quiet:
+            receipt["warning"] = f"{sound.level:.0f} dB, hardly to be heard"
+        text = json.dumps(receipt, indent=2, ensure_ascii=False)
         path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
-        write_wav(path, wav, sample_rate)
+        write_wav(path, sound.wav, sample_rate)
         return path
 
     def _claim(self) -> Path:

@@ -38,6 +38,7 @@ from config.model_schema import SmallT5Config
 from processors.text import padded_length
 from utils.errors import UserError
 
+MOST_UNKNOWN = 0.2  # of a text's tokens; a tokenizer that knows fewer is another language's
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")  # in T5's order: their ids are 0, 1, 2
 
 
@@ -86,8 +87,11 @@ class TextEncoder(nn.Module):
                 f" {', '.join(sorted(report['missing_keys'])[:5])}; they are not those of a T5"
             )
         tokenizer = _fetch(AutoTokenizer.from_pretrained, name_or_folder)
-        _check_tokenizer(tokenizer, config.vocab_size, name_or_folder)
-        return cls(model, tokenizer, max_tokens).eval()
+        for name in ("is_local", "local_files_only"):  # of this call, not to be saved
+            tokenizer.init_kwargs.pop(name, None)
+        encoder = cls(model, tokenizer, max_tokens).eval()
+        _check_tokenizer(encoder, name_or_folder)
+        return encoder
 
     @classmethod
     def small(cls, config: SmallT5Config, captions: Iterable[str], max_tokens: int) -> TextEncoder:
@@ -127,6 +131,45 @@ class TextEncoder(nn.Module):
     def is_cut(self, text: str) -> bool:
         """Whether `max_tokens` leaves out the end of the text."""
         return len(self._words([text])[0]) > self.max_tokens - 1
+
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        """How many of the texts' tokens are <unk>, of 1."""
+        ids = [token for row in self._words(texts) for token in row]
+        return ids.count(self.tokenizer.unk_token_id) / max(1, len(ids))
+
+    def faults_of(self, text: str) -> list[str]:
+        """What of the text the model does not see, in words."""
+        shown, faults = f"{text[:60]!r}{'...' * (len(text) > 60)}", []
+        if self.is_cut(text):
+            faults.append(f"cut to {self.max_tokens} tokens: {shown}")
+        if self.unknown_share([text]) > MOST_UNKNOWN:
+            faults.append(f"mostly words that the text encoder does not know: {shown}")
+        return faults
+
+    def check_captions(self, captions: Iterable[str]) -> list[str]:
+        """Warnings about captions to train on: how many are cut, and how much is not known.
+
+        Raises:
+            UserError: the tokenizer knows too little of them to learn from.
+        """
+        captions = sorted(set(captions))
+        unknown = self.unknown_share(captions)
+        if unknown > MOST_UNKNOWN:
+            raise UserError(
+                f"the text encoder does not know {unknown:.0%} of the captions' words, such as"
+                f" {max(captions, key=lambda text: self.unknown_share([text]))[:60]!r}; take one"
+                " that was trained on their language (model.text_encoder.pretrained), or"
+                " model.text_encoder.pretrained=null for one that is made from them"
+            )
+        warnings = []
+        if unknown > 0.01:
+            warnings.append(f"the text encoder does not know {unknown:.0%} of the captions' words")
+        if cut := [caption for caption in captions if self.is_cut(caption)]:
+            warnings.append(
+                f"{len(cut)} of {len(captions)} captions are cut to {self.max_tokens} tokens"
+                f" (model.text_encoder.max_tokens), such as {cut[0][:60]!r}"
+            )
+        return warnings
 
     def _words(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, without </s>."""
@@ -196,9 +239,15 @@ def _fetch(loader: Callable[..., Any], name_or_folder: str, **options: Any) -> A
         ) from error
 
 
-def _check_tokenizer(
-    tokenizer: PreTrainedTokenizerFast, vocab_size: int, name_or_folder: str
-) -> None:
+def _check_tokenizer(encoder: TextEncoder, name_or_folder: str) -> None:
+    tokenizer, vocab_size = encoder.tokenizer, encoder.model.config.vocab_size
+    # Where its files are missing, transformers makes a tokenizer that knows a blank and no word.
+    if len(tokenizer.get_vocab().keys() - {*tokenizer.all_special_tokens}) <= 1:
+        raise UserError(
+            f"text encoder {name_or_folder!r}: its tokenizer knows no words: tokenizer.json is"
+            " missing there. A folder of diffusers has it in tokenizer/, beside text_encoder/: copy"
+            " both into one"
+        )
     if len(tokenizer) > vocab_size:
         raise UserError(
             f"text encoder {name_or_folder!r}: the tokenizer has {len(tokenizer)} tokens, the model"

@@ -2,105 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
-from config.schema import Config
-from models.tta.autoencoder.saved import check_mel, load_vae
+from config.model_schema import AutoencoderKLConfig
+from config.schema import Config, PreprocessConfig
+from models.base.task import Loss, Sample
+from models.tta.autoencoder.saved import load_vae
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
-from models.tta.ldm.pipeline import Pipeline
+from models.tta.ldm.pipeline import Pipeline, PipelineSettings
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
+from models.vocoders.load import load_vocoder
 from modules.ema import EMA
 from modules.optimizer import adamw
 from processors.dataset import distinct_clips
 from processors.latent import build_latent_cache
+from processors.mel import check_mel
 from processors.metadata import load_split, mel_path
 from processors.stream import ClipStream, Share
 from processors.text import build_text_cache
-from utils.checkpoint import load_tensors, load_weights, save_tensors
+from utils.checkpoint import load_tensors, load_weights, read_json, save_tensors
 from utils.device import compiles, memory_format, to_device
 from utils.errors import UserError
-from utils.run_folder import find_weights, read_config
+from utils.run_folder import find_weights
 from utils.seeds import generator
 
 
 class AudioLDMTraining:
-    """The U-Net on cached latents; a frozen text encoder's states are cached too."""
+    """The U-Net on cached latents and a frozen text encoder's cached states: a models/base Task."""
+
+    shown = ("loss",)
 
     def __init__(
-        self, config: Config, accelerator, share: Share, checkpoint: Path | None = None
+        self, config: Config, accelerator: Accelerator, share: Share, checkpoint: Path | None
     ) -> None:
         """`checkpoint` is the folder to go on from; None starts anew."""
         self.config, self.accelerator, self.share = config, accelerator, share
-        self.seed = config.train.random_seed
-        device = accelerator.device
-        if checkpoint:  # a run keeps the VAE that it began with
-            vae_folder = checkpoint / "vae"
-        else:
-            vae_folder = find_weights(
-                config.model.autoencoder_path, config.log_dir, "AutoencoderKL"
-            )
-        self.saved_vae = load_vae(vae_folder)
-        check_mel(config.preprocess.mel, self.saved_vae.mel, vae_folder)
-        self.vae = self.saved_vae.vae.to(device, memory_format=memory_format(device))
-        self._check_latent(vae_folder)
+        self.seed, self.joint_step = config.train.random_seed, 0
         self.train_records = load_split(config, "train")
         self.valid_records = load_split(config, "valid")
-
+        self.notes: list[str] = []
+        self._take_vae(checkpoint)
         start = checkpoint
         if start is None and config.train.init_from:
             start = find_weights(config.train.init_from, config.log_dir, "AudioLDM")
-            check_mel(config.preprocess.mel, read_config(start).preprocess.mel, start)
-        self.learns_text = config.model.text_encoder.learns
-        self.text_encoder = self._make_text_encoder(checkpoint, start).to(device)
+            check_mel(config.preprocess.mel, PipelineSettings.read(start).mel, start)
+            self.notes.append(f"starts from the weights in {start}")
+        self.trains_text = config.model.text_encoder.learns
+        self.text_encoder = self._make_text_encoder(checkpoint, start)
+        captions = (record["Caption"] for record in self.train_records)
+        self.notes += self.text_encoder.check_captions(captions)
         self.unet = UNet(config.model.audioldm)
         if start:
-            weights = start / "unet.safetensors"
-            load_weights(self.unet, load_tensors(weights), weights)
+            load_weights(self.unet, *_tensors(start / "unet.safetensors"))
         if self.text_encoder.dim != config.model.audioldm.context_dim:
             raise UserError(
                 f"model.audioldm.context_dim {config.model.audioldm.context_dim} must be"
                 f" {self.text_encoder.dim}, the width of the text encoder"
                 f" {config.model.text_encoder.pretrained}"
             )
-        self.unet.to(device, memory_format=memory_format(device))
-        self.unet.enable_gradient_checkpointing(config.train.gradient_checkpointing)
-        if compiles(config.train.compile, device):
-            self.unet.compile(dynamic=False)  # batches have few shapes
         self.objective = DiffusionObjective(
             self.unet,
-            self.text_encoder if self.learns_text else None,
+            self.text_encoder if self.trains_text else None,
             NoiseSchedule(config.model.noise_scheduler),
             config.model.snr_gamma,
-        ).to(device)
-        parameters = list(self.objective.parameters())
-        self.learning = {"unet": self.objective}
-        self.optimizers = {"unet": adamw(parameters, config.train.adam)}
-        self.ema = EMA(parameters, config.train.ema_decay) if config.train.ema_decay else None
-        if checkpoint:  # up to here the weights were those of inference, which are the average
-            learning = checkpoint / "learning.safetensors"
-            load_weights(self.objective, load_tensors(learning), learning)
-        self._objective = accelerator.prepare_model(self.objective)
+        )
+        self.vocoder = load_vocoder(config.inference.vocoder, config.preprocess.mel)
+        self._to_device()
+        if checkpoint:
+            self._restore(checkpoint)
+
+    def _take_vae(self, checkpoint: Path | None) -> None:
+        """A run keeps the VAE that it began with, of which each checkpoint has a copy."""
+        config, device = self.config, self.accelerator.device
+        folder = checkpoint / "vae" if checkpoint else None
+        if folder is None:
+            path = config.model.autoencoder_path
+            folder = find_weights(path, config.log_dir, "AutoencoderKL")
+        self.saved_vae = load_vae(folder)
+        check_mel(config.preprocess.mel, self.saved_vae.mel, folder)
+        self.vae = self.saved_vae.vae.to(device, memory_format=memory_format(device))
+        check_latent(config.model.latent, self.vae.config, config.preprocess, folder)
+        taken = {"folder": str(folder.resolve()), "fingerprint": self.saved_vae.fingerprint}
+        if checkpoint:
+            made_with = read_json(checkpoint / "config.json")["made_with"]
+            taken = made_with.get("autoencoder", taken)
+        self.made_from = {"autoencoder": taken}
+        self.notes.append(f"takes the VAE in {taken['folder']}")
+
+    def _to_device(self) -> None:
+        """Moves the networks there; makes optimizer and average, wraps for several processes."""
+        train, device = self.config.train, self.accelerator.device
+        self.text_encoder.to(device)
+        self.unet.to(device, memory_format=memory_format(device))
+        self.unet.enable_gradient_checkpointing(train.gradient_checkpointing)
+        if compiles(train.compile, device):
+            self.unet.compile(dynamic=False)  # batches have few shapes
+        self.objective.to(device)
+        self.trainable = {"unet": self.objective}
+        self.optimizers = {"unet": adamw(self.objective.parameters(), train.adam)}
+        self.ema = EMA(self.objective, train.ema_decay) if train.ema_decay else None
+        self._objective = self.accelerator.prepare_model(self.objective)
         self.wrapped = (self._objective,)
 
-    def _check_latent(self, vae_folder: Path) -> None:
-        shape, wanted = self.vae.config, self.config.model.audioldm.in_channels
-        if shape.z_channels != wanted:
-            raise UserError(
-                f"model.audioldm.in_channels {wanted} must be {shape.z_channels}, the z_channels of"
-                f" the VAE in {vae_folder}"
-            )
-        for name in ("n_mel", "segment_frames"):
-            if getattr(self.config.preprocess, name) % shape.downsampling:
-                raise UserError(
-                    f"preprocess.{name} {getattr(self.config.preprocess, name)} must be a multiple"
-                    f" of {shape.downsampling}, the downsampling of the VAE in {vae_folder}"
-                )
+    def _restore(self, checkpoint: Path) -> None:
+        """The weights that learn, and the average: what `save_for_inference` wrote is the latter.
+
+        The text encoder still holds what was written for inference.
+        """
+        if self.ema:
+            averages = load_tensors(checkpoint / "unet.safetensors")
+            averages = {f"unet.{name}": tensor for name, tensor in averages.items()}
+            if self.trains_text:
+                of_text = self.text_encoder.state_dict()
+                averages |= {f"text_encoder.{name}": tensor for name, tensor in of_text.items()}
+            self.ema.load(averages)
+        load_weights(self.objective, *_tensors(checkpoint / "learning.safetensors"))
 
     def _make_text_encoder(self, checkpoint: Path | None, start: Path | None) -> TextEncoder:
         text = self.config.model.text_encoder
@@ -115,19 +137,15 @@ class AudioLDMTraining:
 
     # ------------------------------------------------------------ data
 
-    def load_data(self, cached: bool) -> None:
-        """Builds or finds the caches of latents and of captions, for both splits.
-
-        Without `cached` nothing is written, and what a batch needs is computed for it.
-        """
+    def prepare_data(self, cache: Path) -> None:
+        """Builds or finds the caches of latents and of captions, for both splits."""
         config, encoder = self.config, self.text_encoder
-        folder = Path(config.preprocess.processed_dir) / "cache" if cached else None
         everything = self.train_records + self.valid_records
         clips = distinct_clips(everything)
         numbers = {(clip["Dataset"], clip["Uid"]): n for n, clip in enumerate(clips)}
         self._clips = [numbers[record["Dataset"], record["Uid"]] for record in everything]
         self.latents = build_latent_cache(
-            folder,
+            cache,
             [mel_path(config, clip) for clip in clips],
             config.preprocess.segment_frames,
             self.vae,
@@ -136,22 +154,26 @@ class AudioLDMTraining:
         )
         self.stream = ClipStream(len(self.train_records), self.seed)
         self.texts = None
-        if not self.learns_text:
+        if not self.trains_text:
             captions = [record["Caption"] for record in everything]
             self.texts = build_text_cache(
-                folder, captions, encoder, encoder.fingerprint(), self.accelerator
+                cache, captions, encoder, encoder.fingerprint(), self.accelerator
             )
 
     def batches(self, step: int) -> Iterator[dict]:
-        """Pieces of batches from `step` on: {"posterior": [B, 2, z, h, w], "text", "text_mask"}."""
-        dropped = self.config.model.caption_dropout
+        """Micro-batches from `step` on.
+
+        {"posterior": [B, 2, z, h, w], "text_emb": [B, L, D], or "token_ids": [B, L] where the text
+        encoder learns, "text_mask": [B, L], "uid": names}
+        """
+        dropout = self.config.model.caption_dropout
         for positions in self.share.from_step(step):
             records, windows, captions = [], [], []
             for position in positions:
                 number, random = self.stream.clip(position), self.stream.random(position)
                 records.append(self.train_records[number])
                 windows.append(self.latents.window(self._clips[number], random))
-                keep = random.random() >= dropped
+                keep = random.random() >= dropout
                 captions.append(records[-1]["Caption"] if keep else "")
             yield {**self._batch(windows, captions), "uid": [r["Uid"] for r in records]}
 
@@ -161,18 +183,21 @@ class AudioLDMTraining:
 
     def _batch(self, windows: list[int], captions: list[str]) -> dict:
         posterior = self.latents.posteriors(windows)
-        text = self.texts.batch(captions) if self.texts else self.text_encoder.tokenize(captions)
-        return {"posterior": posterior, "text": text[0], "text_mask": text[1]}
+        if self.texts:
+            text_emb, mask = self.texts.batch(captions)
+            return {"posterior": posterior, "text_emb": text_emb, "text_mask": mask}
+        token_ids, mask = self.text_encoder.tokenize(captions)
+        return {"posterior": posterior, "token_ids": token_ids, "text_mask": mask}
 
     # ------------------------------------------------------------ learning
 
-    def losses(self, batch: dict, step: int, part: int) -> Iterator[tuple[str, Tensor, dict]]:
-        """("unet", its loss, figures to log)."""
+    def losses(self, batch: dict, step: int, micro: int) -> Iterator[Loss]:
+        """The U-Net's loss, with the text encoder's where that learns."""
         random = generator(self.accelerator.device, self.seed, "diffusion", step)
-        mine = self.share.slice(part)
+        mine = self.share.slice(micro)
         drawn = [numbers[mine] for numbers in self._draw(random, self.share.batch_size)]
         loss = self._errors(batch, *drawn).mean()
-        yield "unet", loss, {"loss": loss.detach()}
+        yield Loss("unet", loss, {"loss": loss.detach()}, {})
 
     def _draw(self, random: torch.Generator, clips: int) -> list[Tensor]:
         """Random numbers for `clips` clips: timesteps, the posterior's spread, the noise.
@@ -194,21 +219,26 @@ class AudioLDMTraining:
         posterior = to_device(batch["posterior"], device).float()
         latent = self.vae.scale(posterior[:, 0] + posterior[:, 1] * spread)
         latent = latent.contiguous(memory_format=memory_format(device))
-        text = to_device(batch["text"], device)
-        text = text if self.learns_text else text.float()
-        return self._objective(
-            latent, noise, timesteps, text, to_device(batch["text_mask"], device)
-        )
+        text = batch["token_ids"] if self.trains_text else batch["text_emb"].float()
+        text, mask = to_device(text, device), to_device(batch["text_mask"], device)
+        return self._objective(latent, noise, timesteps, text, mask)
+
+    @property
+    def summary(self) -> dict[str, str]:
+        return {"latent": " x ".join(map(str, self.latent_shape)) + " per clip"}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """[z, n_mel/f, frames/f]"""
-        shape, mel = self.vae.config, self.config.preprocess
-        factor = shape.downsampling
-        return shape.z_channels, mel.n_mel // factor, mel.segment_frames // factor
+        mel = self.config.preprocess
+        return self.vae.config.latent_shape(mel.n_mel, mel.segment_frames)
 
-    def after_update(self, step: int) -> dict[str, Tensor]:
+    def after_step(self, step: int, means: dict[str, Tensor]) -> dict[str, Tensor]:
         """Nothing besides the weights changes in stage 2."""
+        return {}
+
+    def troubles(self, metrics: dict[str, float]) -> dict[str, str]:
+        """None is known of stage 2."""
         return {}
 
     # ------------------------------------------------------------ looking and listening
@@ -218,13 +248,10 @@ class AudioLDMTraining:
         """Mean loss over valid.json, with the same noise and timesteps at every call."""
         sums = torch.zeros(2, device=self.accelerator.device)
         first_valid = len(self.train_records)
-        count = min(
-            len(self.valid_records), self.config.train.valid_clips or len(self.valid_records)
-        )
-        piece = self.share.piece
-        starts = range(0, count, piece)
-        for start in list(starts)[self.share.rank :: self.share.processes]:
-            numbers = range(start, min(start + piece, count))
+        count = len(self.valid_records[: self.config.train.valid_clips])
+        size = self.share.micro_batch_size
+        for start in range(0, count, size)[self.share.rank :: self.share.world_size]:
+            numbers = range(start, min(start + size, count))
             windows = [self.latents.window(self._clips[first_valid + n]) for n in numbers]
             batch = self._batch(windows, [self.valid_records[n]["Caption"] for n in numbers])
             error = self._errors(batch, *self._draw_for_clips(numbers))
@@ -239,24 +266,48 @@ class AudioLDMTraining:
         return [torch.cat(tensors) for tensors in zip(*drawn, strict=True)]
 
     @torch.no_grad()
-    def samples(self) -> list[tuple[str, np.ndarray]]:
-        """(prompt, mel [n_mel, frames]) made from the config's demo prompts."""
+    def samples(self) -> list[Sample]:
+        """A sound for each of the config's demo prompts."""
         prompts = self.config.inference.demo_prompts
-        mels = self.pipeline()(prompts, seeds=[self.seed + n for n in range(len(prompts))])
-        return list(zip(prompts, mels.float().cpu().numpy(), strict=True))
+        if not prompts:
+            return []
+        mels = self.pipeline()(prompts, seeds=[self.seed + n for n in range(len(prompts))]).cpu()
+        sounds = zip(prompts, mels.numpy(), self.vocoder(mels).numpy(), strict=True)
+        return [Sample(*sound) for sound in sounds]
 
     def pipeline(self) -> Pipeline:
         """Text to mel with the weights as they are."""
-        return Pipeline(
-            self.config, self.unet, self.vae, self.text_encoder, self.accelerator.autocast
-        )
+        settings = PipelineSettings.of(self.config)
+        return Pipeline(settings, self.unet, self.vae, self.text_encoder, self.accelerator.autocast)
 
     # ------------------------------------------------------------ files
 
-    def write(self, folder: Path) -> None:
-        """All that inference needs, with the weights as they are (the loop swaps the EMA in)."""
+    def save_for_inference(self, folder: Path) -> None:
+        """All that inference needs."""
         self.pipeline().write(folder)
 
-    def write_training(self, folder: Path) -> None:
-        """What going on needs besides: the weights themselves, where `write` had the average."""
+    def save_training(self, folder: Path) -> None:
+        """The weights that learn; those that `save_for_inference` writes are their average."""
         save_tensors(folder / "learning.safetensors", self.objective.state_dict())
+
+
+def check_latent(
+    latent: Sequence[int], vae: AutoencoderKLConfig, preprocess: PreprocessConfig, source: Path
+) -> None:
+    """Raises UserError unless the VAE in `source` gives latents [z, height, width] = `latent`."""
+    for name in ("n_mel", "segment_frames"):
+        if getattr(preprocess, name) % vae.downsampling:
+            raise UserError(
+                f"preprocess.{name} {getattr(preprocess, name)} must be a multiple of"
+                f" {vae.downsampling}, the downsampling of the VAE in {source}"
+            )
+    found = list(vae.latent_shape(preprocess.n_mel, preprocess.segment_frames))
+    if list(latent) != found:
+        raise UserError(
+            f"the VAE in {source} gives latents {found}, and this model is for {list(latent)}: take"
+            " a VAE that fits (model.autoencoder_path), or a config for this latent (model.latent)"
+        )
+
+
+def _tensors(path: Path) -> tuple[dict[str, Tensor], Path]:
+    return load_tensors(path), path

@@ -11,7 +11,6 @@ from torch import nn
 
 from bins.benchmark import audioldm, autoencoderkl, inference, measure, preprocess, synthetic
 from bins.tta import benchmark
-from bins.tta.train import loop
 from modules.attention import SpatialTransformer
 from modules.resnet import Norm
 from tests import tiny
@@ -34,7 +33,7 @@ def by_name(part) -> dict[str, measure.Line]:
 
 
 def test_stage_2_pays_for_the_unet_and_the_reference_for_all(configs, tmp_path):
-    part = audioldm.measure(configs[1], configs[0], [], 1, tmp_path / "work", loop)
+    part = audioldm.measure(configs[1], configs[0], [], 1, tmp_path / "work")
     lines = by_name(part)
     ours, alone, reference = (
         lines[name] for name in (audioldm.OURS, audioldm.ALONE, audioldm.REFERENCE)
@@ -60,7 +59,7 @@ def test_attention_is_computed_twice_only_within_the_block():
 
 
 def test_stage_1_trains_both_networks_either_way(configs, tmp_path):
-    part = autoencoderkl.measure(configs[0], [], 1, tmp_path / "work", loop)
+    part = autoencoderkl.measure(configs[0], [], 1, tmp_path / "work")
     ours, plain = (by_name(part)[name] for name in (autoencoderkl.OURS, autoencoderkl.PLAIN))
     # One look of the discriminator at a batch serves both networks.
     assert 0.5 * plain.gflop < ours.gflop < plain.gflop

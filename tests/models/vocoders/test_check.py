@@ -93,8 +93,8 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["preprocess.py", *map(str, arguments)])
     preprocess.main()
     printed = capsys.readouterr().out
-    assert printed.count(".wav") == 7
+    assert printed.count(".wav") == 8
     assert "mean" in printed
     out = tmp_path / "data" / "vocoder_check" / "Tiny"
-    assert len(list(out.glob("*_vocoder.wav"))) == 7
+    assert len(list(out.glob("*_vocoder.wav"))) == 8
     assert not (folder / "mel").exists()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.base.accelerator import make_accelerator, make_task
-from models.tta.autoencoder.losses import adaptive_weight
+from bins.tta.train import make_task
+from models.base.accelerator import make_accelerator
 from models.tta.autoencoder.saved import load_vae
 from models.tta.autoencoder.training import AutoencoderTraining
 from tests import tiny
@@ -21,37 +21,29 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture
-def task(config) -> AutoencoderTraining:
+def task(config, tmp_path) -> AutoencoderTraining:
     torch.manual_seed(0)
     task = make_task(config, make_accelerator(config), None)
-    task.load_data(cached=True)
+    task.prepare_data(tmp_path)
     return task
 
 
 def gradients(task, step) -> dict[str, float]:
     """One step's backward passes; the norms of both networks' gradients."""
     losses = task.losses(next(task.batches(step)), step, 0)
-    for _, loss, _ in losses:
-        loss.backward()
+    for loss in losses:
+        loss.value.backward()
     norms = {}
-    for name, module in task.learning.items():
+    for name, module in task.trainable.items():
         squares = [p.grad.square().sum() for p in module.parameters() if p.grad is not None]
         norms[name] = float(sum(squares, torch.zeros(())).sqrt())
     return norms
 
 
-def test_the_discriminator_takes_part_from_disc_start_on(task):
-    assert task.config.model.loss.disc_start == 2
-    before, after = gradients(task, 1), gradients(task, 2)
-    assert before["generator"] > 0
-    assert before["discriminator"] == 0
-    assert after["discriminator"] > 0
-
-
 def test_generator_and_discriminator_do_not_leak_into_each_other(task):
     step = 5
     task.d_weight = torch.tensor(0.5)
-    (_, generator_loss, _), (_, d_loss, _) = list(task.losses(next(task.batches(step)), step, 0))
+    generator_loss, d_loss = [loss.value for loss in task.losses(next(task.batches(step)), step, 0)]
     generator, discriminator = task.objective.parameters(), task.discriminator.parameters()
     reached = torch.autograd.grad(
         generator_loss, list(discriminator), allow_unused=True, retain_graph=True
@@ -61,7 +53,7 @@ def test_generator_and_discriminator_do_not_leak_into_each_other(task):
     assert all(gradient is None for gradient in reached)
 
 
-def test_compiled_it_learns_the_same(config, monkeypatch):
+def test_compiled_it_learns_the_same(config, monkeypatch, tmp_path):
     """As on a GPU but for the kernels: a compiled network's backward pass runs once."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     monkeypatch.setattr("models.tta.autoencoder.training.compiles", lambda setting, _: setting)
@@ -72,33 +64,19 @@ def test_compiled_it_learns_the_same(config, monkeypatch):
             changed = dataclasses.replace(config, train=train)
             torch.manual_seed(0)
             task = make_task(changed, make_accelerator(changed), None)
-            task.load_data(cached=True)
+            task.prepare_data(tmp_path)
             task.d_weight = torch.tensor(0.5)
             found.append((gradients(task, step), [p.grad for p in task.objective.parameters()]))
         torch.testing.assert_close(found[1], found[0])
 
 
-def test_adversarial_weight_balances_the_gradients_of_the_batch_before(task):
-    assert task.d_weight == 0
-    list(task.losses(next(task.batches(5)), 5, 0))
-    of_nll, of_gan = task._last_gradients[0]
-    task.after_update(5)
-    largest = task.config.model.loss.max_adapt_d_weight
-    torch.testing.assert_close(task.d_weight, adaptive_weight(of_nll, of_gan, largest))
-    assert 0 < task.d_weight < largest
-    _, (_, _, _) = list(task.losses(next(task.batches(6)), 6, 0))
-    figures = next(task.losses(next(task.batches(6)), 6, 0))[2]
-    torch.testing.assert_close(figures["d_weight"], task.d_weight)
-
-
 def test_latent_std_follows_the_latents_and_survives_what_is_not_finite(task):
     for step in range(30):
-        task._moments.append(torch.tensor([1.0, 5.0]))  # mean 1, mean square 5: deviation 2
-        task.after_update(step)
+        # mean 1, mean square 5: deviation 2
+        task.after_step(step, {"latent_moments": torch.tensor([1.0, 5.0])})
     assert task.vae.latent_std.item() == pytest.approx(2.0, rel=0.02)
     before = task.vae.latent_std.clone()
-    task._moments.append(torch.tensor([float("nan"), 5.0]))
-    task.after_update(30)
+    task.after_step(30, {"latent_moments": torch.tensor([float("nan"), 5.0])})
     assert torch.equal(task.vae.latent_std, before)
 
 
@@ -112,31 +90,28 @@ def test_the_decoder_starts_at_the_mean_of_the_mels(task):
 def task_folder(task):
     from processors.metadata import mel_path
 
-    return mel_path(task.config, task.train_clips[0]).parent
+    return mel_path(task.config, task.train_records[0]).parent
 
 
 def test_validation_is_that_of_each_clip_by_itself(task):
     whole = task.validate()
     each = []
-    for clip in list(task.valid_clips):
-        task.valid_clips = [clip]
+    for clip in list(task.valid_records):
+        task.valid_records = [clip]
         each.append(task.validate())
     assert len(each) == 3
     for name in ("loss", "kl_loss", "latent_std"):
-        assert whole[name] == pytest.approx(np.mean([figures[name] for figures in each]), rel=1e-5)
+        assert whole[name] == pytest.approx(np.mean([metrics[name] for metrics in each]), rel=1e-5)
 
 
 def test_no_clip_to_validate_with(task):
-    task.valid_clips = []
+    task.valid_records = []
     assert task.validate() == {}
 
 
 def test_what_is_written_is_what_stage_2_loads(task, tmp_path):
-    from utils.checkpoint import write_json
-
     task.vae.latent_std.fill_(1.7)
-    task.write(tmp_path)
-    write_json(tmp_path / "config.json", task.config.to_dict())
+    task.save_for_inference(tmp_path)
     saved = load_vae(tmp_path)
     assert saved.mel == tiny.MEL
     for name, tensor in task.vae.state_dict().items():
@@ -145,16 +120,15 @@ def test_what_is_written_is_what_stage_2_loads(task, tmp_path):
 
 
 def test_fine_tuning_starts_from_weights_and_refuses_another_mel(config, task, tmp_path):
-    from utils.checkpoint import write_json
+    from utils.checkpoint import read_json, write_json
 
-    task.write(tmp_path)
-    write_json(tmp_path / "config.json", task.config.to_dict())
+    task.save_for_inference(tmp_path)
     train = dataclasses.replace(config.train, init_from=str(tmp_path))
     tuned = make_task(dataclasses.replace(config, train=train), make_accelerator(config), None)
     for name, tensor in task.vae.state_dict().items():
         assert torch.equal(tuned.vae.state_dict()[name], tensor), name
-    other = {**task.config.to_dict()}
-    other["preprocess"] = {**other["preprocess"], "fmax": 1000.0}
-    write_json(tmp_path / "config.json", other)
+    settings = read_json(tmp_path / "pipeline.json")
+    settings["mel"]["fmax"] = 1000.0
+    write_json(tmp_path / "pipeline.json", settings)
     with pytest.raises(UserError, match=r"another mel than the config's: fmax 1000\.0 and 2000\.0"):
         make_task(dataclasses.replace(config, train=train), make_accelerator(config), None)

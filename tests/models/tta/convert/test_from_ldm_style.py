@@ -8,8 +8,8 @@ import torch
 
 from config.load import load_config
 from models.tta.autoencoder.saved import load_vae
-from models.tta.convert.from_amphion import read_amphion
-from models.tta.convert.from_audioldm import read_audioldm
+from models.tta.convert.latent_diffusion import read_amphion, read_audioldm
+from models.tta.ldm.pipeline import PipelineSettings
 from tests.models.tta.convert.ldm_style import (
     ldm_unet_weights,
     ldm_vae_weights,
@@ -18,8 +18,8 @@ from tests.models.tta.convert.ldm_style import (
 )
 from utils.errors import UserError
 
-OWN = load_config("egs/tta/audioldm/exp_config.json")
-FOREIGN = load_config("egs/tta/audioldm/exp_config_audioldm_vae.json")
+OWN = PipelineSettings.of(load_config("egs/tta/audioldm/exp_config.json"))
+FOREIGN = PipelineSettings.of(load_config("egs/tta/audioldm/exp_config_audioldm_vae.json"))
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -64,7 +64,7 @@ def test_amphion_s_vae(tmp_path, levels):
     assert found.unet is None
     found.write(tmp_path / "out", "amphion")
     saved = load_vae(tmp_path / "out")
-    assert saved.mel == OWN.preprocess.mel
+    assert saved.mel == OWN.mel
     assert saved.vae.latent_std == 1.0
     assert_same_vae(saved.vae, theirs, torch.randn(1, 1, 80, 32))
 
@@ -75,7 +75,7 @@ def test_amphion_s_unet(tmp_path, size):
     theirs = random_unet()
     weights = {f"unet.{name}": value for name, value in ldm_unet_weights(theirs).items()}
     found = read_amphion([amphion_file(tmp_path / "ldm.pt", weights)], OWN)
-    shape = found.config.model.audioldm
+    shape = found.settings.unet
     assert (shape.attention_resolutions, shape.num_res_blocks, shape.num_heads) == ([4, 1], 2, 8)
     latent, timesteps = torch.randn(2, 4, *size), torch.tensor([3, 800])
     text = torch.randn(2, 5, 24)
@@ -102,7 +102,7 @@ def test_audioldm_s_vae_works_on_time_and_mel(tmp_path, whole):
     file = tmp_path / "audioldm.ckpt"
     torch.save({"state_dict": weights, "epoch": 3, "global_step": 10}, file)
     found = read_audioldm([file], FOREIGN)
-    assert found.config.preprocess.mel.n_mel == 64
+    assert found.settings.mel.n_mel == 64
     assert found.vae.latent_std.item() == pytest.approx(1.25 if whole else 1.0)
     assert_same_vae(found.vae, theirs, torch.randn(2, 1, 64, 16), turned)
 

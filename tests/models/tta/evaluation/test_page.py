@@ -1,11 +1,14 @@
 import csv
+import re
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import pytest
 
-from models.tta.evaluation.page import PageClip, write_page
+from models.tta.evaluation.page import PageClip, duration, write_page
+from tests.tiny import ROOT
 
+TEMPLATES = ROOT / "models" / "tta" / "evaluation"
 VOID = {"meta", "img", "link", "br"}
 
 
@@ -76,8 +79,9 @@ def test_links_lead_to_places_on_the_page(page):
 
 
 def test_prompts_are_text_not_markup(page):
-    assert PROMPTS[0][1] in page.text
-    assert "Made <here>." in page.text
+    text = [part.strip() for part in page.text]
+    assert PROMPTS[0][1] in text
+    assert "Made <here>." in text
 
 
 def test_pictures_and_players_have_names_for_those_who_do_not_see_them(page):
@@ -113,3 +117,47 @@ def test_a_page_without_new_wordings_does_not_speak_of_them(tmp_path, clips):
     text = write_page(tmp_path, "t", "i", clips[:2], []).read_text(encoding="utf-8")
     assert "worded" not in text
     assert "new wording" not in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (60, "1 min 00 s"),
+        (119.6, "2 min 00 s"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def luminance(colour):
+    """WCAG 2.2's relative luminance of #rgb or #rrggbb."""
+    digits = colour.lstrip("#")
+    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
+    parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_on_its_ground(scheme):
+    """A contrast of 4.5 at least: WCAG 2.2, success criterion 1.4.3."""
+    light, dark = re.findall(r":root \{(.*?)\}", (TEMPLATES / "base.html.j2").read_text(), re.S)
+    colours = dict(re.findall(r"--(\w+): (#\w+);", light if scheme == "light" else dark))
+    for text in ("text", "soft", "right", "wrong", "accent"):
+        for ground in ("page", "card"):
+            bright, dim = sorted(map(luminance, (colours[text], colours[ground])), reverse=True)
+            assert (bright + 0.05) / (dim + 0.05) >= 4.5, (text, ground)
+
+
+def test_colours_stand_in_one_place():
+    found = {
+        path.name: re.findall(r"#[0-9a-fA-F]{3,8}\b|rgba?\(|hsla?\(", rest)
+        for path in TEMPLATES.glob("*.j2")
+        for rest in [re.sub(r":root \{.*?\}", "", path.read_text(encoding="utf-8"), flags=re.S)]
+    }
+    assert "base.html.j2" in found
+    assert not any(found.values()), found

@@ -1,3 +1,5 @@
+import dataclasses
+
 import diffusers
 import pytest
 import torch
@@ -5,7 +7,7 @@ from diffusers.training_utils import compute_snr
 from torch import nn
 
 from config.model_schema import NoiseSchedulerConfig
-from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule, scheduler_settings
+from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
 
 
 def settings(prediction: str, schedule: str = "scaled_linear") -> NoiseSchedulerConfig:
@@ -106,8 +108,8 @@ def lambda_module(encoder: nn.Module) -> nn.Module:
 
 
 def test_every_setting_is_known_to_diffusers():
-    scheduler = diffusers.PNDMScheduler.from_config(scheduler_settings(settings("v_prediction")))
-    for name, value in scheduler_settings(settings("v_prediction")).items():
+    scheduler = diffusers.PNDMScheduler.from_config(dataclasses.asdict(settings("v_prediction")))
+    for name, value in dataclasses.asdict(settings("v_prediction")).items():
         if name in scheduler.config:
             assert scheduler.config[name] == value
     assert scheduler.config.prediction_type == "v_prediction"

@@ -1,25 +1,38 @@
 """Sampling: known answers, and independence of what else is in the batch."""
 
 import dataclasses
+import shutil
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from config.schema import fault_of_steps
+from config.load import load_config
+from config.model_schema import fault_of_steps
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
-from models.tta.ldm.diffusion import NoiseSchedule, scheduler_settings
-from models.tta.ldm.pipeline import Pipeline, load_pipeline, make_sampler, start_sampler
+from models.tta.autoencoder.saved import load_vae, save_vae
+from models.tta.ldm.diffusion import NoiseSchedule
+from models.tta.ldm.pipeline import Pipeline, PipelineSettings, load_pipeline
+from models.tta.ldm.sampling import (
+    SAMPLERS,
+    generate,
+    guided,
+    make_scheduler,
+    sample,
+    starting_noise,
+)
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
+from models.vocoders.load import load_vocoder
 from tests import tiny
-from utils.checkpoint import write_json
+from utils.checkpoint import read_json, write_json
 from utils.errors import UserError
 
-# With the largest error at 50 steps where the data's values have a deviation of 0.5: ddim is of
+# The largest error at 50 steps where the data's values have a deviation of 0.5: ddim is of
 # first order, and pndm combines its steps' predictions as if they were all noise.
-SAMPLERS = {"ddim": 0.065, "dpm++": 0.01, "pndm": 0.055, "unipc": 0.01}
+ERRORS = {"ddim": 0.065, "dpm++": 0.01, "pndm": 0.055, "unipc": 0.01}
 MEAN, STD = 0.8, 0.5  # of the data in the case with a known answer
 
 
@@ -42,7 +55,7 @@ def pipeline(config) -> Pipeline:
     for parameter in unet.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.2)
-    return Pipeline(config, unet, vae, text)
+    return Pipeline(PipelineSettings.of(config), unet, vae, text)
 
 
 def _parent(config):
@@ -60,13 +73,10 @@ class ExactDenoiser(nn.Module):
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         super().__init__()
-        self.schedule, self.anything = schedule, nn.Parameter(torch.zeros(()))
+        self.schedule = schedule
 
-    def prepare_text(self, text_emb, text_mask):
-        return None
-
-    def forward(self, x, timesteps, context):
-        alpha = self.schedule.alphas_cumprod[timesteps][:, None, None, None]
+    def forward(self, x, timestep):
+        alpha = self.schedule.alphas_cumprod[timestep]
         error = (x - alpha.sqrt() * MEAN) / (alpha * STD**2 + 1 - alpha)
         noise, clean = (1 - alpha).sqrt() * error, MEAN + alpha.sqrt() * STD**2 * error
         if not self.schedule.predicts_velocity:
@@ -74,7 +84,7 @@ class ExactDenoiser(nn.Module):
         return alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ERRORS)
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_every_sampler_gives_the_distribution_of_the_data(pipeline, config, sampler, prediction):
     """The probability flow takes each start to a place that is known in closed form.
@@ -84,25 +94,20 @@ def test_every_sampler_gives_the_distribution_of_the_data(pipeline, config, samp
     """
     noise = dataclasses.replace(config.model.noise_scheduler, prediction_type=prediction)
     denoiser = ExactDenoiser(NoiseSchedule(noise))
-    exact = Pipeline(config, denoiser, pipeline.vae, pipeline.text_encoder)
-    scheduler = make_sampler(sampler, noise)
-    start_sampler(scheduler, 50)
+    scheduler = make_scheduler(sampler, noise, 50)
     alpha = denoiser.schedule.alphas_cumprod[scheduler.timesteps[0]]
-    with torch.no_grad():
-        latent = exact._denoise(["a dog"] * 16, range(16), "", 1.0, scheduler, 64)
-    noises = torch.stack(
-        [torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(16)]
-    )
+    noises = starting_noise((2, 8, 32), range(16), torch.device("cpu"))
+    latent = sample(denoiser, scheduler, noises)
     spread = (alpha * STD**2 + 1 - alpha).sqrt()
     expected = MEAN + STD * (noises - alpha.sqrt() * MEAN) / spread
     within = noises.abs() < 2.5
     assert within.float().mean() > 0.98
-    assert (latent - expected)[within].abs().max() < SAMPLERS[sampler]
-    assert latent.std().item() == pytest.approx(STD, rel=2 * SAMPLERS[sampler])
+    assert (latent - expected)[within].abs().max() < ERRORS[sampler]
+    assert latent.std().item() == pytest.approx(STD, rel=2 * ERRORS[sampler])
     assert latent.mean().item() == pytest.approx(MEAN, abs=0.07)  # of its start, alpha.sqrt() MEAN
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ERRORS)
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 @pytest.mark.parametrize("steps", [1, 25, 75, 350, 500, 600])
 def test_every_schedule_in_any_number_of_steps(pipeline, config, sampler, schedule, steps):
@@ -111,14 +116,11 @@ def test_every_schedule_in_any_number_of_steps(pipeline, config, sampler, schedu
         config.model.noise_scheduler, prediction_type="v_prediction", beta_schedule=schedule
     )
     denoiser = ExactDenoiser(NoiseSchedule(noise))
-    exact = Pipeline(config, denoiser, pipeline.vae, pipeline.text_encoder)
-    scheduler = make_sampler(sampler, noise)
     if fault_of_steps(sampler, steps, 1000):
         assert (sampler, steps) in (("pndm", 350), ("pndm", 600))
         return
-    start_sampler(scheduler, steps)
-    with torch.no_grad():
-        latent = exact._denoise(["a dog"] * 8, range(8), "", 1.0, scheduler, 64)
+    scheduler = make_scheduler(sampler, noise, steps)
+    latent = sample(denoiser, scheduler, starting_noise((2, 8, 32), range(8), torch.device("cpu")))
     assert latent.mean().item() == pytest.approx(MEAN, abs=0.1)
     if steps > 1:
         assert latent.std().item() == pytest.approx(STD, abs=0.1)
@@ -130,9 +132,8 @@ def test_ddim_is_diffusers_ddim_where_its_steps_divide_the_schedule(config, pred
     noise = dataclasses.replace(
         config.model.noise_scheduler, prediction_type=prediction, set_alpha_to_one=to_one
     )
-    settings = {**scheduler_settings(noise), "timestep_spacing": "trailing"}
-    theirs, ours = diffusers.DDIMScheduler.from_config(settings), make_sampler("ddim", noise)
-    start_sampler(ours, 20)
+    settings = {**dataclasses.asdict(noise), "timestep_spacing": "trailing"}
+    theirs, ours = diffusers.DDIMScheduler.from_config(settings), make_scheduler("ddim", noise, 20)
     theirs.set_timesteps(20)
     assert torch.equal(ours.timesteps, theirs.timesteps)
     x = y = torch.randn(100, generator=torch.Generator().manual_seed(0))
@@ -142,21 +143,24 @@ def test_ddim_is_diffusers_ddim_where_its_steps_divide_the_schedule(config, pred
     torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ERRORS)
 def test_a_sound_does_not_depend_on_its_batch(pipeline, sampler):
     prompts = ["a dog sounds", "rain", "a very long prompt of an engine and a bird and wind"]
-    options = {"num_steps": 4, "guidance_scale": 3.0, "sampler": sampler, "negative": "a clock"}
-    together = pipeline(prompts, [7, 8, 9], **options)
+    options = pipeline.settings.sampling_with(
+        num_steps=4, guidance_scale=3.0, sampler=sampler, negative_text="a clock"
+    )
+    together = pipeline(prompts, [7, 8, 9], options)
     assert together.shape == (3, 16, 16)
     for place, (prompt, seed) in enumerate(zip(prompts, [7, 8, 9], strict=True)):
-        alone = pipeline([prompt], [seed], **options)
+        alone = pipeline([prompt], [seed], options)
         torch.testing.assert_close(alone[0], together[place], rtol=1e-4, atol=1e-4)
-    assert torch.equal(pipeline(prompts, [7, 8, 9], **options), together)
+    assert torch.equal(pipeline(prompts, [7, 8, 9], options), together)
 
 
 def test_prompt_seed_guidance_and_negative_text_matter(pipeline):
     def mel(prompt="a dog", seed=1, guidance=3.0, negative=""):
-        return pipeline([prompt], [seed], negative, num_steps=3, guidance_scale=guidance)
+        options = {"negative_text": negative, "num_steps": 3, "guidance_scale": guidance}
+        return pipeline([prompt], [seed], pipeline.settings.sampling_with(**options))
 
     plain = mel()
     for other in (mel("rain"), mel(seed=2), mel(guidance=1.0), mel(negative="rain")):
@@ -167,42 +171,133 @@ def test_prompt_seed_guidance_and_negative_text_matter(pipeline):
 
 def test_guidance_is_equation_6(pipeline):
     """empty + w (prompted - empty), against two runs of the U-Net in separate batches."""
-    scheduler = make_sampler("ddim", pipeline.config.model.noise_scheduler)
-    start_sampler(scheduler, 1)
-    noise = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(3))[None]
-    (timestep,) = scheduler.timesteps
+    noise, timestep = torch.randn(1, 2, 8, 8), torch.tensor(700)
     with torch.no_grad():
-        found = pipeline._denoise(["a dog"], [3], "rain", 2.5, scheduler, 16)
+        found = guided(pipeline.unet, pipeline.text_encoder, ["a dog"], "rain", 2.5)(
+            noise, timestep
+        )
         prompted, empty = (
             pipeline.unet(noise, timestep[None], *pipeline.text_encoder.encode([text]))
             for text in ("a dog", "rain")
         )
-    prediction = empty + 2.5 * (prompted - empty)
-    start_sampler(scheduler, 1)
-    expected = scheduler.step(prediction, timestep, noise).prev_sample
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, empty + 2.5 * (prompted - empty), rtol=1e-4, atol=1e-4)
 
 
 def test_any_number_of_frames(pipeline):
     for frames in (1, 15, 16, 33):
-        mel = pipeline(["rain"], [0], num_steps=2, frames=frames)
+        mel = pipeline(["rain"], [0], pipeline.settings.sampling_with(duration=frames * 32 / 4000))
         assert mel.shape == (1, 16, frames)
         assert mel.isfinite().all()
 
 
 def test_written_and_loaded_it_makes_the_same_mels(pipeline, tmp_path):
-    write_json(tmp_path / "config.json", pipeline.config.to_dict())
     pipeline.write(tmp_path)
     loaded = load_pipeline(tmp_path, "cpu")
-    options = {"num_steps": 3, "guidance_scale": 2.0}
+    assert loaded.settings == pipeline.settings
     prompts = ["a dog", "rain and wind"]
-    assert torch.equal(loaded(prompts, [1, 2], **options), pipeline(prompts, [1, 2], **options))
+    assert torch.equal(loaded(prompts, [1, 2]), pipeline(prompts, [1, 2]))
 
 
 def test_parts_for_different_mels_are_refused(pipeline, tmp_path):
-    data = pipeline.config.to_dict()
-    data["preprocess"] = {**data["preprocess"], "hop_size": 16}
-    write_json(tmp_path / "config.json", data)
     pipeline.write(tmp_path)
+    settings = read_json(tmp_path / "pipeline.json")
+    settings["mel"]["hop_size"] = 16
+    write_json(tmp_path / "pipeline.json", settings)
     with pytest.raises(UserError, match="another mel than the config's: hop_size 32 and 16"):
         load_pipeline(tmp_path, "cpu")
+
+
+# ---------------------------------------------------------------- pipeline.json, and before it
+
+BEFORE = tiny.ROOT / "tests" / "models" / "tta" / "before_pipeline_json"
+
+
+@pytest.fixture
+def before(pipeline, tmp_path):
+    """A folder as training left it when there was no pipeline.json, at commit 32c43b6."""
+    pipeline.write(tmp_path)
+    for folder, name in ((tmp_path, "stage_2.json"), (tmp_path / "vae", "stage_2_vae.json")):
+        (folder / "pipeline.json").unlink()
+        shutil.copyfile(BEFORE / name, folder / "config.json")
+    return tmp_path
+
+
+def test_folders_of_before_make_the_same_sounds(pipeline, before):
+    loaded = load_pipeline(before, "cpu")
+    made_from = loaded.settings.made_from
+    assert {made_from[name] for name in ("dataset", "step")} == {"Tiny", "6"}
+    assert dataclasses.replace(loaded.settings, made_from={}) == dataclasses.replace(
+        pipeline.settings, made_from={}
+    )
+    assert torch.equal(loaded(["a dog"], [1]), pipeline(["a dog"], [1]))
+
+
+def test_a_stage_1_folder_of_before_is_read(pipeline, tmp_path):
+    save_vae(tmp_path, pipeline.vae, tiny.MEL)
+    expected = load_vae(tmp_path)
+    (tmp_path / "pipeline.json").unlink()
+    shutil.copyfile(BEFORE / "stage_1.json", tmp_path / "config.json")
+    found = load_vae(tmp_path)
+    assert (found.mel, found.fingerprint) == (tiny.MEL, expected.fingerprint)
+    assert found.vae.config == expected.vae.config
+
+
+def test_keys_that_training_gains_or_loses_do_not_matter(before):
+    config = read_json(before / "config.json")
+    config["train"]["new_key"] = config["new_key"] = {"a": 1}
+    config["model"]["audioldm"]["new_key"] = config["inference"]["new_key"] = 3
+    del config["train"]["adam"], config["log_dir"], config["inference"]["demo_prompts"]
+    write_json(before / "config.json", config)
+    assert load_pipeline(before, "cpu")(["a dog"], [1]).isfinite().all()
+    del config["model"]["audioldm"]["num_heads"]
+    write_json(before / "config.json", config)
+    with pytest.raises(
+        UserError, match=r"config\.json: not the config of .* training: 'num_heads'"
+    ):
+        load_pipeline(before, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version 2 is of newer code than this, which reads up to version 1; get"),
+        ({"version": None}, "must hold version 1 of the settings of an AudioLDM, not version None"),
+        ({"model_type": "AutoencoderKL"}, "of an AudioLDM, not version 1 of 'AutoencoderKL'"),
+        ({"surprise": 1}, "surprise: no such key"),
+        ({"frames": "many"}, "frames: must be a valid integer"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_named(pipeline, tmp_path, change, message):
+    pipeline.settings.write(tmp_path)
+    write_json(tmp_path / "pipeline.json", {**read_json(tmp_path / "pipeline.json"), **change})
+    with pytest.raises(UserError, match=f"pipeline.json: .*{message}"):
+        PipelineSettings.read(tmp_path)
+
+
+# ---------------------------------------------------------------- text to wav
+
+
+def test_every_sampler_that_a_config_can_name_is_there():
+    config = tiny.ROOT / "egs/tta/audioldm/exp_config.json"
+    for name in SAMPLERS:
+        assert load_config(config, [f"inference.sampler={name}"]).inference.sampler == name
+    with pytest.raises(UserError, match="'euler' must be") as caught:
+        load_config(config, ["inference.sampler=euler"])
+    assert all(repr(name) in str(caught.value) for name in SAMPLERS)
+
+
+def test_generate_is_the_pipeline_and_the_vocoder(pipeline):
+    vocoder = load_vocoder("griffin_lim", tiny.MEL)
+    settings = pipeline.settings.sampling_with(seed=5, duration=0.3)
+    texts = ["a dog", "rain", "wind"]
+    sounds = list(generate(pipeline, vocoder, texts, settings, batch_size=2))
+    assert [(s.text, s.seed) for s in sounds] == [("a dog", 5), ("rain", 6), ("wind", 7)]
+    for sound, seed in zip(sounds, (5, 6, 7), strict=True):
+        mel = pipeline([sound.text], [seed], settings)
+        np.testing.assert_allclose(sound.mel, mel[0], rtol=1e-4, atol=1e-4)
+        assert len(sound.wav) == 1200
+        assert not sound.is_quiet
+    quiet = dataclasses.replace(sounds[0], wav=0.001 * np.ones(10, np.float32))
+    assert quiet.level == pytest.approx(-60)
+    assert quiet.is_quiet
+    assert dataclasses.replace(quiet, wav=np.zeros(10, np.float32)).level == -120

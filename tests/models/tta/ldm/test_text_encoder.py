@@ -250,3 +250,48 @@ def test_code_that_comes_with_a_folder_is_not_run(t5_folder, tmp_path):
     with pytest.raises(UserError):
         TextEncoder.from_pretrained(str(folder), 16)
     assert not (tmp_path / "ran").exists()
+
+
+# ---------------------------------------------------------------- words that are not known
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    """transformers makes one of 104 tokens, none of them a word, and says nothing."""
+    from transformers import T5Config, T5EncoderModel
+
+    T5EncoderModel(
+        T5Config(vocab_size=200, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"knows no words: tokenizer\.json is missing there"):
+        TextEncoder.from_pretrained(str(tmp_path), 12)
+
+
+def test_loading_and_saving_again_changes_no_file(tmp_path):
+    small = SmallT5Config(vocab_size=80, d_model=16, num_layers=1, num_heads=2, d_ff=16)
+    TextEncoder.small(small, ["a dog barks"], 12).save(tmp_path / "once")
+    TextEncoder.from_pretrained(str(tmp_path / "once"), 12).save(tmp_path / "again")
+    for file in (tmp_path / "once").glob("*.json"):
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_captions_that_are_cut_or_not_known_are_told():
+    small = SmallT5Config(vocab_size=80, d_model=16, num_layers=1, num_heads=2, d_ff=16)
+    encoder = TextEncoder.small(small, ["a dog barks", "rain"], 12)
+    assert encoder.check_captions(["a dog barks", "rain", "rain"]) == []
+    long = "a dog barks and it rains on the roof of the house"
+    (warning,) = encoder.check_captions(["a dog", long, long, "rain"])
+    assert warning.startswith("1 of 3 captions are cut to 12 tokens")
+    assert long[:20] in warning
+    encoder.max_tokens = 64
+    (warning,) = encoder.check_captions(["a dog barks", "rain", "a dog barks loudly in the ☔"])
+    assert "does not know" in warning
+    with pytest.raises(UserError, match=r"does not know .* of the captions' words, such as '犬"):
+        encoder.check_captions(["犬が吠える", "雨が降る"])
+
+
+def test_faults_of_a_prompt():
+    small = SmallT5Config(vocab_size=80, d_model=16, num_layers=1, num_heads=2, d_ff=16)
+    encoder = TextEncoder.small(small, ["a dog barks", "rain"], 12)
+    assert encoder.faults_of("a dog") == []
+    assert encoder.faults_of("a dog " * 20)[0].startswith("cut to 12 tokens: 'a dog a dog")
+    assert encoder.faults_of("雨")[0].startswith("mostly words that the text encoder does not know")

@@ -1,13 +1,19 @@
 """Stage 2's part of the loop: what it draws, and what it makes of a batch."""
 
 import dataclasses
+import itertools
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from models.base.accelerator import make_accelerator, make_task
-from models.tta.ldm.training import AudioLDMTraining
+from bins.tta.train import make_task
+from config.model_schema import AutoencoderKLConfig
+from models.base.accelerator import make_accelerator
+from models.tta.ldm.training import AudioLDMTraining, check_latent
 from tests import tiny
+from utils.errors import UserError
 from utils.seeds import generator
 
 
@@ -17,10 +23,10 @@ def config(trained):
 
 
 @pytest.fixture(scope="module")
-def task(config) -> AudioLDMTraining:
+def task(config, tmp_path_factory) -> AudioLDMTraining:
     torch.manual_seed(0)
     task = make_task(config, make_accelerator(config), None)
-    task.load_data(cached=True)
+    task.prepare_data(tmp_path_factory.mktemp("cache"))
     return task
 
 
@@ -48,22 +54,21 @@ def test_each_clip_s_timestep_is_uniform(task, clips):
 
 def test_captions_are_dropped_for_the_empty_prompt_at_their_rate(task):
     empty, _ = task.text_encoder.tokenize([""])
-    rows = [
-        row for _, batch in zip(range(250), task.batches(0), strict=False) for row in batch["text"]
-    ]
+    batches = itertools.islice(task.batches(0), 250)
+    rows = [row for batch in batches for row in batch["token_ids"]]
     dropped = [torch.equal(row, empty[0]) for row in rows]
     assert sum(dropped) / len(dropped) == pytest.approx(0.3, abs=0.06)
 
 
-def test_a_step_s_loss_does_not_depend_on_its_pieces(trained, config):
-    def loss(parts: int) -> float:
-        train = dataclasses.replace(config.train, gradient_accumulation_steps=parts)
+def test_a_step_s_loss_does_not_depend_on_its_micro_batches(trained, config, tmp_path):
+    def loss(micro_batches: int) -> float:
+        train = dataclasses.replace(config.train, gradient_accumulation_steps=micro_batches)
         cut = dataclasses.replace(config, train=train)
         newest = trained / "runs/ldm/checkpoints/step-00000006"
         task = make_task(cut, make_accelerator(cut), newest)
-        task.load_data(cached=True)
-        pieces = zip(range(parts), task.batches(3), strict=False)
-        losses = [next(task.losses(batch, 3, part))[1] for part, batch in pieces]
+        task.prepare_data(tmp_path)
+        numbered = zip(range(micro_batches), task.batches(3), strict=False)
+        losses = [next(task.losses(batch, 3, micro)).value for micro, batch in numbered]
         return torch.stack(losses).mean().item()
 
     assert loss(1) == pytest.approx(loss(4), rel=1e-5)
@@ -75,3 +80,31 @@ def test_validation_does_not_depend_on_what_a_clip_is_batched_with(task):
         alone = task._draw_for_clips(range(number, number + 1))
         for one, other in zip(alone, together, strict=True):
             assert torch.equal(one[0], other[number])
+
+
+def test_a_vae_of_another_latent_is_refused(config):
+    vae = AutoencoderKLConfig(32, [1, 1], 1, False, 1, 1, 2, True)
+    mel = config.preprocess  # 16 bands, 16 frames
+    check_latent([2, 8, 8], vae, mel, Path("here"))
+    for latent in ([4, 8, 8], [2, 4, 8], [2, 8, 4]):
+        with pytest.raises(UserError, match=r"VAE in here gives latents \[2, 8, 8\], and this"):
+            check_latent(latent, vae, mel, Path("here"))
+    deep = AutoencoderKLConfig(32, [1] * 6, 1, False, 1, 1, 2, True)
+    with pytest.raises(UserError, match="n_mel 16 must be a multiple of 32, the downsampling"):
+        check_latent([2, 8, 8], deep, mel, Path("here"))
+
+
+def test_a_resumed_run_has_the_weights_and_the_average_apart(trained, config):
+    newest = trained / "runs/ldm/checkpoints/step-00000006"
+    task = make_task(config, make_accelerator(config), newest)
+    average = load_file(newest / "unet.safetensors")
+    weights = load_file(newest / "learning.safetensors")
+    for name, tensor in average.items():
+        assert torch.equal(task.ema.shadow[f"unet.{name}"], tensor), name
+    for name, tensor in task.objective.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    of_text = load_file(newest / "text_encoder/model.safetensors")
+    assert len(of_text) > 5
+    for name, tensor in of_text.items():
+        (ours,) = [t for n, t in task.ema.shadow.items() if n.endswith(name)]
+        assert torch.equal(ours, tensor), name

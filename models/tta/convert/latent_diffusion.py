@@ -1,16 +1,33 @@
-"""The names that CompVis' latent-diffusion code gave to weights, and Amphion's and AudioLDM's code
-took over, as the names that diffusers and this repository give them.
+"""Checkpoints of CompVis' latent-diffusion code and of those who took it over: Amphion, AudioLDM.
 
-Names that no rule knows stay as they are; the network then refuses them by name.
+Amphion's text-to-audio recipe: AutoencoderKL and AudioLDM, {"model": weights, "step": ...}. Its
+discriminator and optimizers are not taken over. It does not scale its latents.
+
+AudioLDM's own code (AudioLDM-training-finetuning): the VAE in one of its .ckpt files. There a mel
+is [time, mel], here [mel, time]: with every kernel transposed, the networks are equal.
+
+Their names of weights become those of diffusers and of this repository. Names that no rule knows
+stay as they are; the network then refuses them by name.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from models.tta.convert.imported import Imported, unet_with, vae_with
+from models.tta.convert.shapes import in_32_groups, unet_shape, vae_shape
+from models.tta.ldm.pipeline import PipelineSettings
+from utils.errors import UserError
+from utils.weight_files import read_weights
+
+STAGE = "first_stage_model."  # where a latent-diffusion checkpoint keeps its VAE
+BESIDE = ("loss.", "vocoder.")  # discriminator and vocoder, kept with the VAE there
 VAE_RULES = [
     (r"\.down\.(\d+)\.block\.", r".down_blocks.\1.resnets."),
     (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
@@ -41,6 +58,50 @@ UNET_RULES = [
     (r"\.out_layers\.3\.", ".conv2."),
     (r"\.skip_connection\.", ".conv_shortcut."),
 ]
+
+
+def read_amphion(files: list[Path], defaults: PipelineSettings) -> Imported:
+    """A VAE, a U-Net or both, told apart by their weights' names.
+
+    `defaults` give what the weights do not tell: the mel, and the U-Net's number of heads.
+    """
+    found = Imported(defaults)
+    for file in files:
+        tensors = read_weights(file, "model")
+        is_unet = any(name.startswith("unet.") for name in tensors)
+        if is_unet:
+            tensors = unet_tensors({k.removeprefix("unet."): v for k, v in tensors.items()})
+            shape = in_32_groups(unet_shape(tensors, defaults.unet.num_heads, file), file)
+            found.add("unet", unet_with(shape, tensors, file), file)
+            found.settings = dataclasses.replace(defaults, unet=shape)
+        else:
+            tensors = vae_tensors(tensors)
+            shape = in_32_groups(vae_shape(tensors, file), file)
+            found.add("vae", vae_with(shape, tensors, torch.ones(()), file), file)
+    return found
+
+
+def read_audioldm(files: list[Path], defaults: PipelineSettings) -> Imported:
+    """The VAE of a latent-diffusion or of a VAE checkpoint, {"state_dict": weights, ...}."""
+    if len(files) != 1:
+        raise UserError(f"{len(files)} files given; an AudioLDM checkpoint is one")
+    (file,) = files
+    everything = read_weights(file, "state_dict")
+    tensors = {n.removeprefix(STAGE): v for n, v in everything.items() if n.startswith(STAGE)}
+    tensors = tensors or everything
+    tensors = {name: value for name, value in tensors.items() if not name.startswith(BESIDE)}
+    tensors = transposed(vae_tensors(tensors))
+    latent_std = 1 / everything.get("scale_factor", torch.ones(())).double()
+    shape = in_32_groups(vae_shape(tensors, file), file)
+    return Imported(defaults, vae=vae_with(shape, tensors, latent_std.float(), file))
+
+
+def transposed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A network of [time, mel] maps as one of [mel, time] maps: its kernels [.., .., h, w] turn."""
+    return {n: v.transpose(2, 3) if v.dim() == 4 else v for n, v in tensors.items()}
+
+
+# ---------------------------------------------------------------- names
 
 
 def vae_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

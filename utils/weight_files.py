@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from torch import Tensor
 
 from utils.checkpoint import load_tensors
 from utils.errors import UserError
-
-NO_TENSORS = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError)
 
 
 def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
@@ -33,7 +30,7 @@ def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
         data = data[entry]
     if not isinstance(data, dict) or not data:
         raise UserError(f"{path}: must hold named weights, not {type(data).__name__}")
-    strays = [name for name, value in data.items() if not isinstance(value, Tensor)]
+    strays = [n for n, v in data.items() if not (isinstance(n, str) and isinstance(v, Tensor))]
     if strays:
         raise UserError(f"{path}: not all of it are named tensors: {', '.join(map(str, strays))}")
     return data
@@ -47,7 +44,8 @@ def read_pickle(path: Path) -> object:
         # Mapped, so that optimizers which lie beside the weights are never read.
         mapped = zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except NO_TENSORS as error:
+    # Half of a file, or something else under its name, can make the unpickler raise anything.
+    except Exception as error:
         reason = str(error).strip().splitlines()
         wanted = next((line.strip() for line in reason if "GLOBAL" in line), None)
         if wanted is None:
@@ -59,10 +57,3 @@ def read_pickle(path: Path) -> object:
             " weights_only=False); then torch.save of x with the entries dropped that are neither"
             " weights nor numbers; and import that file"
         ) from None
-
-
-def only_file(files: list[Path], what: str) -> Path:
-    """The one file or folder that a format takes, or a UserError."""
-    if len(files) != 1:
-        raise UserError(f"{len(files)} files given; {what} is one")
-    return files[0]

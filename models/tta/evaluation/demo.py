@@ -1,0 +1,100 @@
+"""How many sounds are recognised as what their prompts ask for, on the demo data set.
+
+A prompt is {"prompt": text, "Kind": of sound}, as preprocessors.demo makes them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from config.schema import Config, MelConfig
+from models.tta.evaluation.page import PageClip, write_page
+from models.tta.evaluation.recognition import Classifier, train_classifier
+from models.tta.ldm.pipeline import Pipeline
+from models.tta.ldm.sampling import generate
+from models.vocoders.load import Vocoder
+from processors.mel import mel_of_wav
+from processors.metadata import load_split, mel_path
+from utils.audio import read_wav
+
+BATCH_SIZE = 25
+Prompts = Sequence[dict[str, str]]
+
+
+def train_listener(config: Config) -> Classifier:
+    """A classifier that learnt from the real clips of the training set alone."""
+    # A clip of two events is of no one kind.
+    records = [r for r in load_split(config, "train") if " + " not in r["Kind"]]
+    real = [np.load(mel_path(config, record)) for record in records]
+    return train_classifier(real, [record["Kind"] for record in records])
+
+
+def page_of_sounds(config: Config, folder: Path, prompts: Prompts, stages: dict[str, float]) -> str:
+    """Writes <folder>/index.html about <folder>/sounds/0000.wav and so on, one for each prompt.
+
+    Args:
+        stages: seconds by name, in the order they ran.
+
+    Returns:
+        What came out, for the terminal.
+    """
+    mel = config.preprocess.mel
+    captions = {record["Caption"] for record in load_split(config, "train")}
+    names = [f"sounds/{number:04d}" for number in range(len(prompts))]
+    wavs = [read_wav(folder / f"{name}.wav", mel.sample_rate) for name in names]
+    heard = hear(train_listener(config), wavs, mel)
+    clips = [
+        PageClip(
+            file=f"{name}.wav",
+            picture=f"{name}.png",
+            prompt=prompt["prompt"],
+            kind=prompt["Kind"],
+            heard=kind,
+            new_wording=prompt["prompt"] not in captions,
+        )
+        for name, prompt, kind in zip(names, prompts, heard, strict=True)
+    ]
+    page = write_page(
+        folder,
+        title="Arion quickstart",
+        intro="Sounds made from sentences by models trained on this machine, from nothing.",
+        clips=clips,
+        stages=list(stages.items()),
+    )
+    recognised = sum(clip.recognised for clip in clips)
+    return (
+        f"{recognised} of {len(clips)} sounds recognised as what was asked for\n"
+        f"{sum(stages.values()):.0f} s in all; now open {page}"
+    )
+
+
+def hear(listener: Classifier, wavs: Sequence[np.ndarray], mel: MelConfig) -> list[str]:
+    """The kind of sound that each of the wavs [T] is taken for."""
+    return listener.hear([mel_of_wav(wav, mel) for wav in wavs])
+
+
+def compare_samplers(
+    config: Config,
+    pipeline: Pipeline,
+    vocoder: Vocoder,
+    prompts: Prompts,
+    samplers: Sequence[str],
+    steps: Sequence[int],
+) -> Iterator[list]:
+    """For each number of steps: it, seconds a sound, and how many each sampler gets recognised."""
+    listener = train_listener(config)
+    texts = [prompt["prompt"] for prompt in prompts]
+    for count in steps:
+        recognised, began = [], time.perf_counter()
+        for sampler in samplers:
+            settings = pipeline.settings.sampling_with(sampler=sampler, num_steps=count)
+            sounds = generate(pipeline, vocoder, texts, settings, BATCH_SIZE)
+            heard = hear(listener, [sound.wav for sound in sounds], config.preprocess.mel)
+            right = [kind == prompt["Kind"] for kind, prompt in zip(heard, prompts, strict=True)]
+            recognised.append(sum(right))
+        seconds = (time.perf_counter() - began) / len(samplers) / len(prompts)
+        yield [count, f"{seconds:.2f}", *recognised]

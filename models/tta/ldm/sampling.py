@@ -1,0 +1,178 @@
+"""Texts to sounds: settings, samplers, and what a sampler is given (a start, a denoiser, times)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config.model_schema import NoiseSchedulerConfig
+from config.schema import MelConfig
+from config.typed_json import typed
+from models.tta.ldm.text_encoder import TextEncoder
+from models.tta.ldm.unet import UNet
+from utils.device import graphed, memory_format
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+    from models.tta.ldm.pipeline import Pipeline
+    from models.vocoders.load import Vocoder
+
+QUIET = -50.0  # dB of full scale: below it, a sound is hardly heard
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # latent [B, z, h, w], timestep [] -> prediction
+
+# By name: diffusers' class, and what is set besides the noise schedule. All are deterministic.
+# Those of higher order go by the noise levels of Karras et al. (2022, arXiv:2206.00364, eq. 5):
+# with timesteps at equal distances, their last step takes half of the fine detail away. The others
+# start at the noisiest timestep (Lin et al. 2024, arXiv:2305.08891, table 2). DDIM is the solver of
+# first order (Lu et al. 2022, arXiv:2206.00927, section 4.1); of the two that diffusers has, this
+# one is right where the steps do not divide the schedule, too.
+SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dpm++": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "ddim": ("DPMSolverMultistepScheduler", {"timestep_spacing": "trailing", "solver_order": 1}),
+    "pndm": ("PNDMScheduler", {"timestep_spacing": "trailing"}),
+    "unipc": ("UniPCMultistepScheduler", {"use_karras_sigmas": True}),
+}
+
+
+@typed
+class SamplingSettings:
+    """All that makes a sound of a text and of the weights; a receipt holds it with both.
+
+    Raises:
+        ConfigError: a value is out of its range; the message begins with its name.
+    """
+
+    sampler: str
+    num_steps: int
+    guidance_scale: float  # 1 is no guidance
+    duration: float  # seconds
+    negative_text: str = ""  # what guidance leads away from
+    seed: int = 0  # of the first sound; the next has one more
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler {self.sampler!r} must be one of {', '.join(SAMPLERS)}")
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps {self.num_steps} must be at least 1")
+        if not 1 <= self.guidance_scale < math.inf:
+            raise ValueError(
+                f"guidance_scale {self.guidance_scale} must be at least 1 (1 switches it off)"
+            )
+        if not 0 < self.duration <= 600:
+            raise ValueError(
+                f"duration {self.duration} must be more than 0 and at most 600 seconds"
+            )
+        if not 0 <= self.seed < 2**62:
+            raise ValueError(f"seed {self.seed} must be at least 0 and less than 2^62")
+        if self.negative_text.encode("utf-8", "replace").decode() != self.negative_text:
+            raise ValueError(f"negative_text {self.negative_text!r} must be text in UTF-8")
+
+    def frames(self, mel: MelConfig) -> int:
+        """Frames of a mel that lasts `duration`, in which rounding adds none."""
+        return max(1, math.ceil(self.duration * mel.frames_per_second - 1e-6))
+
+
+@dataclass(frozen=True)
+class Sound:
+    """wav [T] in [-1, 1], and the mel [n_mel, frames] that it was made of."""
+
+    text: str
+    seed: int
+    mel: np.ndarray
+    wav: np.ndarray
+
+    @property
+    def level(self) -> float:
+        """Root mean square in dB of full scale; silence is -120."""
+        return 20 * math.log10(max(float(np.sqrt(np.square(self.wav).mean())), 1e-6))
+
+    @property
+    def is_quiet(self) -> bool:
+        return self.level < QUIET
+
+
+def generate(
+    pipeline: Pipeline,
+    vocoder: Vocoder,
+    texts: Sequence[str],
+    settings: SamplingSettings,
+    batch_size: int = 8,
+) -> Iterator[Sound]:
+    """A sound for each text, in their order; that of text k has the seed `settings.seed` + k."""
+    sample_rate = pipeline.settings.mel.sample_rate
+    for first in range(0, len(texts), batch_size):
+        batch = texts[first : first + batch_size]
+        seeds = [settings.seed + first + place for place in range(len(batch))]
+        mels = pipeline(batch, seeds, settings)
+        wavs = vocoder(mels)[:, : round(settings.duration * sample_rate)]
+        for text, seed, mel, wav in zip(batch, seeds, mels.cpu(), wavs.cpu(), strict=True):
+            yield Sound(text, seed, mel.numpy(), wav.numpy())
+
+
+def starting_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.device) -> Tensor:
+    """[B, *shape] on `device`; drawn on the CPU, where a seed means the same on every machine."""
+    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(noise).to(device, memory_format=memory_format(device))
+
+
+def guided(
+    unet: UNet, text_encoder: TextEncoder, texts: Sequence[str], negative: str, scale: float
+) -> Denoiser:
+    """The U-Net's prediction for these texts, under guidance where `scale` is not 1.
+
+    Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598, eq. 6) runs both texts in one
+    batch; without it the negative text is not needed.
+    """
+    both = scale != 1
+    count = len(texts)
+    context = unet.prepare_text(
+        *text_encoder.encode([*texts, *([negative] * count)] if both else list(texts))
+    )
+    network = None
+
+    def denoise(latent: Tensor, timestep: Tensor) -> Tensor:
+        nonlocal network
+        inputs = torch.cat([latent, latent]) if both else latent
+        timesteps = timestep.to(latent.device).expand(len(inputs))
+        if network is None:
+            network = graphed(lambda x, t: unet(x, t, context=context), inputs, timesteps)
+        prediction = network(inputs, timesteps).float()
+        if not both:
+            return prediction
+        prompted, empty = prediction.chunk(2)
+        return empty + scale * (prompted - empty)
+
+    return denoise
+
+
+def sample(denoise: Denoiser, scheduler: SchedulerMixin, noise: Tensor) -> Tensor:
+    """The latent that the sampler's steps make of noise; both [B, z, h, w]."""
+    latent = noise * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        inputs = scheduler.scale_model_input(latent, timestep)
+        latent = scheduler.step(denoise(inputs, timestep), timestep, latent).prev_sample
+    return latent
+
+
+def make_scheduler(name: str, schedule: NoiseSchedulerConfig, num_steps: int) -> SchedulerMixin:
+    """The sampler over the training's noise schedule, at the first of `num_steps` steps."""
+    import diffusers  # takes seconds
+
+    class_name, besides = SAMPLERS[name]
+    settings = {**dataclasses.asdict(schedule), **besides}
+    if name == "ddim":
+        settings["final_sigmas_type"] = "zero" if schedule.set_alpha_to_one else "sigma_min"
+    scheduler = getattr(diffusers, class_name).from_config(settings)
+    scheduler.set_timesteps(num_steps)
+    # Two neighbours among many steps can round to one timestep, which then does not tell the step.
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
+    return scheduler

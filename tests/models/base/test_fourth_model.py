@@ -1,0 +1,119 @@
+"""Adding a model touches a folder, a config and a line: an empty one is added to a copy."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+from tests import tiny
+
+# models/tta/empty/training.py, the folder
+TASK = '''
+"""A model of one number that is nothing to the sounds."""
+
+import itertools
+
+import torch
+
+from models.base.task import Loss
+from modules.optimizer import adamw
+from processors.metadata import load_split
+from utils.checkpoint import save_tensors
+
+
+class EmptyTask:
+    ema, shown, joint_step = None, ("loss",), 0
+
+    def __init__(self, config, accelerator, share, checkpoint) -> None:
+        self.train_records = load_split(config, "train")
+        self.valid_records = load_split(config, "valid")
+        self.network = torch.nn.Linear(1, 1)
+        self.trainable = {"empty": self.network}
+        self.optimizers = {"empty": adamw(self.network.parameters(), config.train.adam)}
+        self.wrapped = (accelerator.prepare_model(self.network),)
+        self.summary, self.notes, self.made_from = {}, [], {}
+        self.target = config.model.target
+
+    def prepare_data(self, cache) -> None:
+        pass
+
+    def batches(self, step):
+        return itertools.repeat({"x": torch.ones(1, 1)})
+
+    def clips_of(self, step):
+        return []
+
+    def losses(self, batch, step, micro):
+        loss = (self.network(batch["x"]) - self.target).square().mean()
+        yield Loss("empty", loss, {"loss": loss.detach()}, {})
+
+    def after_step(self, step, means):
+        return {}
+
+    def troubles(self, metrics):
+        return {}
+
+    def validate(self):
+        return {}
+
+    def samples(self):
+        return []
+
+    def save_for_inference(self, folder) -> None:
+        save_tensors(folder / "empty.safetensors", self.network.state_dict())
+
+    def save_training(self, folder) -> None:
+        pass
+'''
+# Its config: the keys' types, at the end of config/schema.py ...
+TYPES = """
+@typed
+class EmptyModel:
+    target: float
+
+
+@typed
+class EmptyExperiment(Experiment):
+    model_type: Literal["Empty"]
+    model: EmptyModel
+
+
+Config = AutoencoderKLExperiment | AudioLDMExperiment | EmptyExperiment
+"""
+# ... and their values.
+VALUES = {"base_config": "config/base.json", "model_type": "Empty", "model": {"target": 3.0}}
+# The line, in TASKS of bins/tta/train.py.
+LINE = '    "Empty": "models.tta.empty.training:EmptyTask",\n'
+
+
+def replace_once(path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1, path
+    path.write_text(text.replace(old, new))
+
+
+def test_an_empty_fourth_model_is_a_folder_a_config_and_a_line(trained, tmp_path):
+    root = tmp_path / "copy"
+    for folder in ("bins", "config", "models", "modules", "preprocessors", "processors", "utils"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(tiny.ROOT / folder, root / folder, ignore=ignored)
+    (root / "models/tta/empty").mkdir()
+    (root / "models/tta/empty/training.py").write_text(TASK)
+    replace_once(
+        root / "config/schema.py", "Config = AutoencoderKLExperiment | AudioLDMExperiment\n", TYPES
+    )
+    (root / "config/empty.json").write_text(json.dumps(VALUES))
+    replace_once(root / "bins/tta/train.py", "TASKS = {\n", "TASKS = {\n" + LINE)
+
+    config = json.loads((trained / "stage1.json").read_text())
+    config = {**config, "base_config": "config/empty.json", "model": {}}
+    (tmp_path / "empty.json").write_text(json.dumps({**config, "log_dir": str(tmp_path / "runs")}))
+    command = [sys.executable, "bins/tta/train.py", "--config", str(tmp_path / "empty.json")]
+    for more in (["--dry_run"], ["--exp_name", "empty"]):
+        done = subprocess.run(
+            [*command, *more], cwd=root, env=tiny.environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs/empty/final/empty.safetensors").is_file()
+    saved = json.loads((tmp_path / "runs/empty/final/config.json").read_text())
+    assert saved["model"] == {"target": 3.0}

@@ -1,0 +1,88 @@
+"""What the report says of sounds that are kept."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from preprocessors.prepare import prepare
+from tests.sounds import (
+    RATE,
+    captions_csv,
+    make_config,
+    make_mels_in_process,
+    noise,
+    write_sound,
+)
+from utils.audio import write_wav
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    make_mels_in_process(monkeypatch)
+
+
+def run(config) -> dict:
+    """Prepares the config's data set; returns the report."""
+    print(*prepare(config, 1))
+    path = f"{config.preprocess.processed_dir}/Sounds/preprocess_report.json"
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def test_what_is_said_of_levels_lengths_captions_and_twins(tmp_path, capsys):
+    """Each kind of remark, by name in the report and in a line for the terminal."""
+    rows = ["wide", "twin a", "twin b", "loud", "overshoot", "antiphase", "clipped", "streamed"]
+    text = "file,caption\n" + "".join(f"{n}.wav,Caption of {n}\n" for n in rows)
+    wavs = captions_csv(tmp_path / "Sounds", text) / "wav"
+    for seed, name in (("twin a", 1), ("twin b", 1)):
+        write_sound(wavs / f"{seed}.wav", name)
+    left, right = noise(0.2, 2), noise(0.2, 3)
+    for name, wav in {
+        "wide": np.stack([left, 0.8 * right - 0.4 * left], axis=1),
+        "antiphase": np.stack([left, -left], axis=1),
+        "loud": left * 4000,
+        "overshoot": left * 2.8,
+        "clipped": np.clip(left * 3, -1, 1),
+    }.items():
+        soundfile.write(wavs / f"{name}.wav", wav, RATE, subtype="FLOAT")
+    write_wav(wavs / "streamed.wav", noise(0.2, 5), RATE)
+    content = bytearray((wavs / "streamed.wav").read_bytes())
+    content[4:8] = content[40:44] = bytes(4)
+    (wavs / "streamed.wav").write_bytes(content)
+    report = run(make_config(tmp_path, "preprocess.valid_fraction=0"))
+    found = {name: remark for remark, e in report["remarks"].items() for name in e["names"]}
+    starts = {
+        "wide": "channels that lose more than 3 dB",
+        "antiphase": "channels that lose more than 10 dB",
+        "loud": "peak above 2 x full scale: scaled",
+        "overshoot": "beyond full scale",
+        "streamed": "longer than the file states",
+    }
+    assert all(found[name].startswith(start) for name, start in starts.items()), found
+    assert (
+        "clipped" in report["remarks"][next(r for r in report["remarks"] if "0.99" in r)]["names"]
+    )
+    twins = {"uid": "twin b", "split": "train", "also_in": "train", "removed": False}
+    assert report["same_sounds"] == [twins]
+    printed = capsys.readouterr().out
+    assert "kept, but channels that lose more than 3 dB in their mono mix: 1" in printed
+    assert "clips with the very sound of another in train: 1 (left there)" in printed
+    assert "100% of the clips are shorter than preprocess.segment_frames (624 frames" in printed
+    assert "train with preprocess.segment_frames=16 (0.26 s)" in printed
+    assert "8 different, 8 used once; 11 words, 9 of them in fewer than 5 clips" in printed
+    assert "use the same word for the same sound" in printed
+
+
+def test_long_clips_and_common_words_get_no_advice(tmp_path, capsys):
+    text = "file,caption\n" + "".join(f"{i}.wav,Rain falls\n" for i in range(6))
+    folder = captions_csv(tmp_path / "Sounds", text)
+    for seed in range(6):
+        write_sound(folder / "wav" / f"{seed}.wav", seed, seconds=0.5)
+    config = make_config(tmp_path, "preprocess.segment_frames=32", "preprocess.valid_fraction=0")
+    run(config)
+    printed = capsys.readouterr().out
+    assert "segment_frames=" not in printed
+    assert "learnt" not in printed
+    assert "6 clips kept" in printed

@@ -43,7 +43,8 @@ def _prepare(
 ) -> str:
     here, settings = dataset_dir(config, dataset), config.preprocess
     clips, missing = find_sounds(folder, records)
-    outcomes = MelFolder(here / "mel", folder.root, settings.mel).make(clips, num_workers, dataset)
+    mels = MelFolder(here / "mel", folder.root, settings.mel, settings.keep_wavs)
+    outcomes = mels.make(clips, num_workers, dataset)
     kept = {outcome.uid: outcome for outcome in outcomes if outcome.fault is None}
     skipped = [*records.skipped, *missing, *_unusable(clips, outcomes)]
     splits, leaks = compose(records, kept, config.train.random_seed, settings.valid_fraction)

@@ -1,6 +1,7 @@
 """A data set's folder of mels, made in several processes, redoing only what is missing or stale.
 
     <mel_dir>/<Uid>.npy            float32 [n_mel, frames of the whole clip]
+    <mel_dir>/../pcm/<Uid>.npy     int16 [samples], where the resampled sounds are kept
     <mel_dir>/mel_config.json      the settings that all mels there were made with
     <mel_dir>/index.jsonl          what each mel was made from; without its line, it is made anew
     <mel_dir>/journal.jsonl        the same, as a run goes on
@@ -22,7 +23,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from config.schema import MelConfig
-from processors.clips import Clip, Outcome, Task
+from processors.clips import Clip, Outcome, Task, pcm_dir
 from processors.mel import settings_differ, settings_path, write_mel_settings
 from utils.errors import UserError
 from utils.files import remove_unfinished, write_text
@@ -38,8 +39,10 @@ THREAD_SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 class MelFolder:
     """<processed_dir>/<Dataset>/mel, its index, and how its mels are made."""
 
-    def __init__(self, mel_dir: Path, sounds: Path, mel: MelConfig) -> None:
-        self.mel_dir, self.sounds, self.mel = mel_dir, sounds, mel
+    def __init__(
+        self, mel_dir: Path, sounds: Path, mel: MelConfig, keep_wavs: bool = False
+    ) -> None:
+        self.mel_dir, self.sounds, self.mel, self.keep_wavs = mel_dir, sounds, mel, keep_wavs
 
     def make(self, clips: list[Clip], num_workers: int, name: str) -> list[Outcome]:
         """Makes the mels that are missing or stale; what became of each clip.
@@ -72,6 +75,7 @@ class MelFolder:
         self.mel_dir.mkdir(parents=True, exist_ok=True)
         index = self._merge_journal()
         remove_unfinished(self.mel_dir)
+        remove_unfinished(pcm_dir(self.mel_dir))
         if not settings_differ(self.mel_dir.parent, self.mel):
             return
         fresh = {uid for uid, line in index.items() if self._is_fresh(line)}
@@ -109,21 +113,25 @@ class MelFolder:
         return json.dumps(line) + "\n"
 
     def _is_whole(self, line: dict) -> bool:
-        try:
-            size = os.stat(self.mel_dir / f"{line['uid']}.npy").st_size
+        name = f"{line['uid']}.npy"
+        bytes_of = {self.mel_dir / name: 4 * self.mel.n_mel * line["frames"]}
+        if self.keep_wavs:
+            samples = round(line["seconds"] * self.mel.sample_rate)
+            bytes_of[pcm_dir(self.mel_dir) / name] = 2 * samples
+        try:  # 128: numpy's header
+            return all(os.stat(path).st_size == 128 + n for path, n in bytes_of.items())
         except OSError:
             return False
-        return size == 128 + 4 * self.mel.n_mel * line["frames"]  # 128: numpy's header
 
     def _tasks(self, clips: list[Clip]) -> Iterator[Task]:
         chunk: list[Clip] = []
         for clip in clips:
             chunk.append(clip)
             if len(chunk) == CHUNK_CLIPS or sum(c.size for c in chunk) >= CHUNK_BYTES:
-                yield Task(chunk, self.mel_dir, self.sounds, self.mel)
+                yield Task(chunk, self.mel_dir, self.sounds, self.mel, self.keep_wavs)
                 chunk = []
         if chunk:
-            yield Task(chunk, self.mel_dir, self.sounds, self.mel)
+            yield Task(chunk, self.mel_dir, self.sounds, self.mel, self.keep_wavs)
 
 
 def _lines(file: Path) -> Iterator[dict]:

@@ -13,19 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from processors.dataset import mel_frames, read_batch
+from config.schema import Config
+from processors.clips import PCM_SCALE, pcm_dir
+from processors.dataset import MelDataset, mel_frames, read_batch
+from processors.metadata import dataset_dir
 from processors.stream import ClipStream
 from utils.errors import UserError
 
-FULL_SCALE = 32767
 REDO = "to make it anew, run: sh egs/tta/preprocess/run_preprocess.sh preprocess.keep_wavs=true"
 
 
-def pcm_of_wav(wav: np.ndarray) -> np.ndarray:
-    """wav [T] float32 in [-1, 1] -> int16 [T], what is kept of a sound beside its mel."""
-    return np.rint(wav * FULL_SCALE).astype(np.int16)
+def pcm_path(config: Config, record: dict) -> Path:
+    """Path of a record's kept sound."""
+    return pcm_dir(dataset_dir(config, record["Dataset"]) / "mel") / f"{record['Uid']}.npy"
 
 
 def read_crop(path: Path, start: int, samples: int) -> np.ndarray:
@@ -36,7 +37,7 @@ def read_crop(path: Path, start: int, samples: int) -> np.ndarray:
     """
     piece = _map(path)[start : start + samples]
     crop = np.zeros(samples, np.float32)
-    np.divide(piece, FULL_SCALE, out=crop[: len(piece)])
+    np.divide(piece, PCM_SCALE, out=crop[: len(piece)])
     return crop
 
 
@@ -53,10 +54,10 @@ def _map(path: Path) -> np.ndarray:
     return pcm
 
 
-class WavDataset(torch.utils.data.Dataset):
+class WavDataset(MelDataset):
     """Aligned crops by position in the stream.
 
-    {"mel": [B, n_mel, frames], "wav": [B, frames * hop_size], "uid": [B]}: frame t of a mel is
+    {"mel": [B, 1, n_mel, frames], "wav": [B, frames * hop_size], "uid": [B]}: frame t of a mel is
     centred on sample (t + 1/2) hop_size of its wav, as `processors.mel` has it.
     """
 
@@ -69,14 +70,10 @@ class WavDataset(torch.utils.data.Dataset):
         hop_size: int,
         stream: ClipStream,
     ) -> None:
-        self.mels, self.wavs, self.names = mels, wavs, names
-        self.frames, self.hop_size = frames, hop_size
-        self.stream = stream
+        super().__init__(mels, names, frames, stream)
+        self.wavs, self.hop_size = wavs, hop_size
 
-    def __len__(self) -> int:
-        return len(self.mels)
-
-    def __getitems__(self, positions: list[int]) -> dict:
+    def batch(self, positions: list[int]) -> dict:
         """The batch at these positions, each clip cropped at the random start of its position."""
         clips = [self.stream.clip(position) for position in positions]
         starts = [self._start(*pair) for pair in zip(positions, clips, strict=True)]
@@ -85,18 +82,18 @@ class WavDataset(torch.utils.data.Dataset):
             for clip, start in zip(clips, starts, strict=True)
         ]
         return {
-            "mel": read_batch([self.mels[clip] for clip in clips], self.frames, starts)[:, 0],
-            "wav": torch.from_numpy(np.stack(wavs)),
+            "mel": read_batch([self.paths[clip] for clip in clips], self.frames, starts).numpy(),
+            "wav": np.stack(wavs),
             "uid": [self.names[clip] for clip in clips],
         }
 
     def _start(self, position: int, clip: int) -> int:
         """The first frame of the crop; UserError where mel and wav are not of one length."""
-        frames, samples = mel_frames(self.mels[clip]), len(_map(self.wavs[clip]))
+        frames, samples = mel_frames(self.paths[clip]), len(_map(self.wavs[clip]))
         if samples // self.hop_size != frames:
             raise UserError(
                 f"{self.wavs[clip]}: {samples} samples are not the {frames} frames of"
-                f" {self.mels[clip]} with hop_size {self.hop_size}; {REDO}"
+                f" {self.paths[clip]} with hop_size {self.hop_size}; {REDO}"
             )
         spare = frames - self.frames
         return int(self.stream.random(position).integers(spare + 1)) if spare > 0 else 0

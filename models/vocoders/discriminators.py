@@ -21,7 +21,7 @@ class Discriminators(nn.Module):
 
     Args:
         period_channels: of the widest layer of each period's; 1024 as published.
-        resolution_channels: of each resolution's; 32 as published.
+        resolution_channels: of each resolution's; 32 as published, 0 for none of these.
     """
 
     def __init__(self, period_channels: int, resolution_channels: int) -> None:
@@ -30,12 +30,23 @@ class Discriminators(nn.Module):
             PeriodDiscriminator(period, period_channels) for period in PERIODS
         )
         self.resolutions = nn.ModuleList(
-            ResolutionDiscriminator(n_fft, resolution_channels) for n_fft in RESOLUTIONS
+            ResolutionDiscriminator(n_fft, resolution_channels)
+            for n_fft in RESOLUTIONS
+            if resolution_channels
         )
 
-    def forward(self, wav: torch.Tensor) -> list[Judgement]:
-        """wav [B, T] -> what each of the eight has to say: logits [B, n], positive for real."""
-        return [judge(wav) for judge in (*self.periods, *self.resolutions)]
+    def forward(
+        self, real: torch.Tensor, fake: torch.Tensor
+    ) -> tuple[list[Judgement], list[Judgement]]:
+        """Two wavs [B, T] -> what each has to say of them: logits [B, n], positive for real.
+
+        Both in one call, as several processes exchange gradients once after each call.
+        """
+        wav, count = torch.cat([real, fake]), len(real)
+        both = [judge(wav) for judge in (*self.periods, *self.resolutions)]
+        of_real = [(logits[:count], [x[:count] for x in layers]) for logits, layers in both]
+        of_fake = [(logits[count:], [x[count:] for x in layers]) for logits, layers in both]
+        return of_real, of_fake
 
 
 class PeriodDiscriminator(nn.Module):

@@ -126,7 +126,7 @@ def test_damaged_settings_and_index_are_made_anew(folder, sounds):
 
 
 def test_reasons_against_a_sound(tmp_path):
-    task = Task([], tmp_path / "mel", tmp_path, MEL)
+    task = Task([], tmp_path / "mel", tmp_path, MEL, keep_wavs=False)
     write_sound(tmp_path / "short.wav", seconds=0.02)
     write_wav(tmp_path / "silent.wav", np.zeros(8000), RATE)
     write_wav(tmp_path / "clipped.wav", np.clip(noise(0.2) * 3, -1, 1), RATE)
@@ -146,14 +146,20 @@ def test_names_that_cannot_be_a_file(tmp_path):
     (tmp_path / "mel" / "a.npy").mkdir(parents=True)
     (tmp_path / "mel" / "file").touch()
     names = ["a", "file/b", "x" * 300]
-    task = Task([Clip(uid, "a.wav", 0, 0) for uid in names], tmp_path / "mel", tmp_path, MEL)
+    task = Task(
+        [Clip(uid, "a.wav", 0, 0) for uid in names],
+        tmp_path / "mel",
+        tmp_path,
+        MEL,
+        keep_wavs=False,
+    )
     assert {outcome.fault for outcome in task.run()} == {"name that cannot be a file's"}
 
 
 def test_a_disk_that_takes_only_half_of_a_mel_is_a_clear_error(tmp_path):
     """The kernel's limit on a file's size stands for the disk's end: the write itself fails."""
     write_sound(tmp_path / "a.wav")
-    task = Task([Clip("a", "a.wav", 0, 0)], tmp_path / "mel", tmp_path, MEL)
+    task = Task([Clip("a", "a.wav", 0, 0)], tmp_path / "mel", tmp_path, MEL, keep_wavs=False)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:

@@ -73,9 +73,16 @@ def size(module: torch.nn.Module) -> int:
 def test_all_judge_each_clip_by_itself():
     torch.manual_seed(0)
     judges, wav = Discriminators(32, 4), noise(2, 4096)
-    both, second = judges(wav), judges(wav[1:])
-    assert len(both) == len(PERIODS) + len(RESOLUTIONS)
-    for (logits, layers), (logits_alone, layers_alone) in zip(both, second, strict=True):
-        torch.testing.assert_close(logits[1:], logits_alone)
-        assert len(layers) == len(layers_alone) == 6
+    of_real, of_fake = judges(wav[:1], wav[1:])
+    _, again = judges(wav[:1], wav[:1])
+    assert len(of_real) == len(of_fake) == len(PERIODS) + len(RESOLUTIONS)
+    for (logits, layers), (others, _), (twice, _) in zip(of_real, of_fake, again, strict=True):
+        torch.testing.assert_close(logits, twice)
+        assert not torch.allclose(logits, others)
+        assert len(layers) == 6
         torch.testing.assert_close(layers[-1].flatten(1), logits)
+
+
+def test_there_may_be_no_resolutions():
+    judges = Discriminators(32, 0)
+    assert len(judges(noise(1, 1024), noise(1, 1024))[0]) == len(PERIODS)

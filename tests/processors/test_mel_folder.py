@@ -86,6 +86,36 @@ def test_a_second_run_redoes_only_what_is_stale(folder, sounds):
     assert np.load(folder.mel_dir / "1.npy").shape == (80, 18)
 
 
+def test_sounds_are_kept_where_asked_for_and_later_as_well(folder, sounds):
+    clips, kept = clips_of(sounds), folder.mel_dir.parent / "pcm"
+    go(folder, clips)
+    assert not kept.exists()
+    asked = MelFolder(folder.mel_dir, sounds, MEL, keep_wavs=True)
+    assert len(go(asked, clips)) == 5
+    assert go(asked, clips) == []
+    for clip in clips:
+        pcm, wav = np.load(kept / f"{clip.uid}.npy"), read_wav(sounds / clip.file, RATE)
+        assert pcm.dtype == np.int16
+        np.testing.assert_allclose(pcm / 32767, wav.clip(-1, 1), atol=1e-4)
+    (kept / "2.npy").unlink()
+    (kept / "3.npy").write_bytes(b"half")
+    assert go(asked, clips) == ["2", "3"]
+    assert go(folder, clips) == []  # those that are there do no harm
+
+
+def test_what_was_kept_of_another_sound_is_never_taken_for_this_one_s(folder, sounds):
+    asked = MelFolder(folder.mel_dir, sounds, MEL, keep_wavs=True)
+    go(asked, clips_of(sounds))
+    write_sound(sounds / "1.wav", seed=77)  # as long as it was
+    assert go(folder, clips_of(sounds)) == ["1"]
+    assert go(asked, clips_of(sounds)) == ["1"]
+    pcm = np.load(folder.mel_dir.parent / "pcm" / "1.npy")
+    np.testing.assert_allclose(pcm / 32767, read_wav(sounds / "1.wav", RATE), atol=1e-4)
+    (sounds / "1.wav").write_text("words")
+    folder.make(clips_of(sounds), 1, "Sounds")
+    assert not (folder.mel_dir.parent / "pcm" / "1.npy").exists()
+
+
 def test_a_sound_that_went_bad_loses_its_mel_and_is_tried_again(folder, sounds):
     go(folder, clips_of(sounds))
     (sounds / "0.wav").write_text("words")

@@ -15,7 +15,7 @@ from pathlib import Path
 import json5
 
 from config.schema import EXPERIMENTS, Config
-from config.typed_json import ConfigError, Origins, build, keys_of, not_text
+from config.typed_json import ConfigError, build, keys_of, not_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND_LINE = "the command line"
@@ -30,21 +30,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         merge(data, nested(name, parse_value(text)), origins, COMMAND_LINE)
     for name in given.keys() & not_text(experiment(data, path), data):  # log_dir=2026
         merge(data, nested(name, given[name]), origins, COMMAND_LINE)
-    return config_from_dict(data, origins, default_origin=str(path))
+    return config_from_dict(data, origins, str(path))
 
 
-def config_from_dict(
-    data: dict, origins: dict | None = None, default_origin: str = "config"
-) -> Config:
+def config_from_dict(data: dict, origins: dict | None = None, file: str = "config") -> Config:
     """Builds the typed config; errors name the file that an offending key came from."""
-    cls, origins = experiment(data, default_origin), origins or {}
+    cls, origins = experiment(data, file), origins or {}
     for other, owner in EXPERIMENTS.items():
         for path in (origins.keys() & keys_of(owner)) - set(keys_of(cls)):
             raise ConfigError(
                 f"{origins[path]}: {'.'.join(path)}: a key of model_type {other}, not of"
                 f" {data['model_type']}"
             )
-    return build(cls, data, (), Origins(origins, default_origin))
+    return build(cls, data, file, origins)
 
 
 def experiment(data: dict, origin: object) -> type:

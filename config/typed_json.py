@@ -11,7 +11,6 @@ import functools
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, dataclass_transform
 
 import pydantic.dataclasses
@@ -83,24 +82,17 @@ def typed(cls: type) -> type:
     return made
 
 
-@dataclass
-class Origins:
-    """Which file each key came from, for error messages."""
+def build(cls: type, data: object, file: object, origins: dict[tuple, str] | None = None):
+    """`data` as a `cls`; what is wrong is a ConfigError.
 
-    by_path: dict
-    default: str
-
-    def __call__(self, path: tuple) -> str:
-        known = (path[:end] for end in range(len(path), 0, -1) if path[:end] in self.by_path)
-        return self.by_path.get(next(known, None), self.default)
-
-
-def build(cls: type, data: object, path: tuple[str, ...], origins: Origins):
-    """`data`, which stands at `path` in its file, as a `cls`; what is wrong is a ConfigError."""
+    Args:
+        file: where the data stand.
+        origins: path of a key -> the file that it came from, where that is another.
+    """
     try:
         return _checked(cls, data)
     except ValidationError as error:
-        raise ConfigError("\n".join(_in_words(error, cls, path, origins))) from None
+        raise ConfigError("\n".join(_in_words(error, cls, file, origins or {}))) from None
 
 
 def not_text(cls: type, data: dict) -> set[tuple]:
@@ -134,9 +126,9 @@ WORDS = {
 
 
 def _in_words(
-    error: ValidationError, cls: type, above: tuple = (), origins: Origins | None = None
+    error: ValidationError, cls: type, file: object = None, origins: dict[tuple, str] | None = None
 ) -> list[str]:
-    """A line "file: key: rule" for each of the first faults; without origins, "key: rule"."""
+    """A line "file: key: rule" for each of the first faults; without a file, "key: rule"."""
     lines = []
     for fault in error.errors(include_url=False):
         path, words = fault["loc"], fault.get("ctx", {})
@@ -144,13 +136,14 @@ def _in_words(
         value = value if len(value) <= 80 else value[:77] + "..."
         rule = f"{fault['msg'].replace('Input should be', 'must be')}, not {value}"
         if fault["type"] in WORDS:
-            nearest = ".".join((*above, *_nearest(cls, path))) if path else ""
+            nearest = ".".join(_nearest(cls, path)) if path else ""
             rule = WORDS[fault["type"]].format(input=value, nearest=nearest, **words)
-        place = ".".join(map(str, (*above, *path)))
-        line = f"{place}: {rule}" if place else rule
-        if origins:
-            key = str(words.get("error", "")).partition(" ")[0].split(".")
-            line = f"{origins((*above, *path, *key))}: {line}"
+        line = ": ".join([".".join(map(str, path)), rule] if path else [rule])
+        if file is not None:
+            here = (*path, *str(words.get("error", "")).partition(" ")[0].split("."))
+            # The key itself, or else the nearest object that it is in.
+            known = (here[:end] for end in range(len(here), 0, -1) if here[:end] in origins)
+            line = f"{origins.get(next(known, None), file)}: {line}"
         lines.append(line)
     more = len(lines) - MOST_FAULTS
     return lines[:MOST_FAULTS] + ([f"and {more} more"] if more > 0 else [])

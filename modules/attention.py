@@ -20,6 +20,7 @@ class KeysValues(NamedTuple):
 
     keys: torch.Tensor
     values: torch.Tensor
+    mask: torch.Tensor | None = None  # [B, 1, 1, L], True on what may be seen
 
 
 def to_sequence(x: torch.Tensor) -> torch.Tensor:
@@ -65,15 +66,13 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_channels or channels, channels, bias=bias)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def keys_values(self, context: torch.Tensor) -> KeysValues:
-        """context [B, L, context_channels] -> keys and values for `forward`."""
-        return KeysValues(self._split(self.to_k(context)), self._split(self.to_v(context)))
+    def keys_values(self, context: torch.Tensor, mask: torch.Tensor | None = None) -> KeysValues:
+        """context [B, L, context_channels], mask [B, 1, 1, L] -> keys and values for `forward`."""
+        return KeysValues(self._split(self.to_k(context)), self._split(self.to_v(context)), mask)
 
-    def forward(
-        self, x: torch.Tensor, kv: KeysValues, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """x [B, N, C], kv of length L, mask [B, 1, 1, L] True on what may be seen -> [B, N, C]"""
-        out = attend(self._split(self.to_q(x)), *kv, mask)
+    def forward(self, x: torch.Tensor, kv: KeysValues) -> torch.Tensor:
+        """x [B, N, C] -> [B, N, C]"""
+        out = attend(self._split(self.to_q(x)), *kv)
         return self.to_out[0](out.transpose(1, 2).flatten(2))
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
@@ -136,11 +135,11 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: torch.Tensor, text: KeysValues, mask: torch.Tensor) -> torch.Tensor:
-        """x [B, N, C], text keys and values of length L, mask [B, 1, 1, L] -> [B, N, C]"""
+    def forward(self, x: torch.Tensor, text: KeysValues) -> torch.Tensor:
+        """x [B, N, C] -> [B, N, C]"""
         h = self.norm1(x)
         x = x + self.attn1(h, self.attn1.keys_values(h))
-        x = x + self.attn2(self.norm2(x), text, mask)
+        x = x + self.attn2(self.norm2(x), text)
         return x + self.ff(self.norm3(x))
 
 
@@ -158,13 +157,13 @@ class SpatialTransformer(nn.Module):
         )
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
-    def text_keys_values(self, text_emb: torch.Tensor) -> list[KeysValues]:
-        """text_emb [B, L, D] -> what each block's attention to the text looks up."""
-        return [block.attn2.keys_values(text_emb) for block in self.transformer_blocks]
+    def text_keys_values(self, text_emb: torch.Tensor, mask: torch.Tensor) -> list[KeysValues]:
+        """text_emb [B, L, D], mask [B, 1, 1, L] -> what each block's attention looks up."""
+        return [block.attn2.keys_values(text_emb, mask) for block in self.transformer_blocks]
 
-    def forward(self, x: torch.Tensor, text: list[KeysValues], mask: torch.Tensor) -> torch.Tensor:
-        """x [B, C, H, W], text from `text_keys_values`, mask [B, 1, 1, L] -> [B, C, H, W]"""
+    def forward(self, x: torch.Tensor, text: list[KeysValues]) -> torch.Tensor:
+        """x [B, C, H, W], text from `text_keys_values` -> [B, C, H, W]"""
         h = to_sequence(self.proj_in(self.norm(x)))
         for block, kv in zip(self.transformer_blocks, text, strict=True):
-            h = block(h, kv, mask)
+            h = block(h, kv)
         return x + self.proj_out(to_map(h, *x.shape[2:]))

@@ -81,8 +81,8 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """x [B, C, h, w] -> [B, C, *size]; after odd sizes, the skip's size is not 2h x 2w."""
+    def forward(self, x: torch.Tensor, size: tuple[int, int] = (None, None)) -> torch.Tensor:
+        """x [B, C, h, w] -> [B, C, *size], 2h x 2w unless the skip's size was odd."""
         # Not F.interpolate: its backward pass is compiled (torch 2.13) to an indexed sum, which may
         # come after what reads it, and then the gradient is 0; a test has the case.
         x = torch.stack([x, x], dim=4).flatten(3)

@@ -70,14 +70,9 @@ def _clip(seed: int, index: int) -> DemoClip:
         second = (first + 1 + draw.index(len(KINDS) - 1)) % len(KINDS)
         kinds = [KINDS[first], KINDS[second]]
     events = tuple((kind, draw.traits()) for kind in kinds)
-    captions = [kind.caption(traits, draw) for kind, traits in events]
-    return DemoClip(
-        index, events, sentence(", then ".join([captions[0], *map(_inner, captions[1:])]))
-    )
-
-
-def _inner(caption: str) -> str:
-    return caption[0].lower() + caption[1:]
+    first, *more = (kind.caption(traits, draw) for kind, traits in events)
+    inner = [caption[0].lower() + caption[1:] for caption in more]
+    return DemoClip(index, events, sentence(", then ".join([first, *inner])))
 
 
 def make_demo(folder: Path, clips: Sequence[DemoClip], sample_rate: int, seed: int) -> None:
@@ -96,14 +91,10 @@ def demo_prompts(clips: Sequence[DemoClip], per_kind: int = 10) -> list[dict[str
 
     Three of each ten are worded as no caption is, the others are captions of training clips.
     """
-    return [
-        {"prompt": prompt, "Kind": kind.name}
-        for kind in KINDS
-        for prompt in _prompts(kind, clips, per_kind)
-    ]
-
-
-def _prompts(kind: Kind, clips: Sequence[DemoClip], count: int) -> list[str]:
-    captions = [c.caption for c in clips if c.kind == kind.name and c.split == "train"]
-    new = kind.new_wordings[: round(0.3 * count)]
-    return [*list(dict.fromkeys(captions))[: count - len(new)], *new]
+    prompts = []
+    for kind in KINDS:
+        captions = [c.caption for c in clips if c.kind == kind.name and c.split == "train"]
+        new = kind.new_wordings[: round(0.3 * per_kind)]
+        texts = [*list(dict.fromkeys(captions))[: per_kind - len(new)], *new]
+        prompts += [{"prompt": text, "Kind": kind.name} for text in texts]
+    return prompts

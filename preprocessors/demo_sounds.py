@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -116,7 +117,9 @@ def voice(turns: np.ndarray) -> np.ndarray:
 # Kinds
 
 
-def _glide(traits: Traits, draw: Draw, time: np.ndarray, rising: bool) -> np.ndarray:
+def glide(
+    traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int, rising: bool
+) -> np.ndarray:
     """A whistle that slides over more than two octaves, and holds the pitch where it arrives."""
     low = draw.between(400, 500) if traits.pitch == "high" else draw.between(150, 200)
     high = low * draw.between(4.5, 5.2)  # at most 2600 Hz: its overtones stay below 8 kHz
@@ -128,14 +131,6 @@ def _glide(traits: Traits, draw: Draw, time: np.ndarray, rising: bool) -> np.nda
     turns = first * since + (last - first) / length / 2 * since * since
     turns = turns + last * np.maximum(time - start - length, 0)
     return voice(turns) * window(time, start, end, 0.05)
-
-
-def rising_tone(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np.ndarray:
-    return _glide(traits, draw, time, rising=True)
-
-
-def falling_tone(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np.ndarray:
-    return _glide(traits, draw, time, rising=False)
 
 
 def siren(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -179,21 +174,15 @@ def rumble(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np
     return wav * swell(draw, time, 0.7)
 
 
-def _clicks(
-    traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int, rate: float
+def clicks(
+    traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int, slowest: float, fastest: float
 ) -> np.ndarray:
+    """Between `slowest` and `fastest` clicks a second."""
+    rate = draw.between(slowest, fastest)
     pitch = draw.between(2600, 3400) if traits.pitch == "high" else draw.between(900, 1200)
     since = since_beat(draw, time, rate, jitter=0.03)
     ring = sine(pitch * since) + 0.4 * sine(2.1 * pitch * since) + 0.3 * noise(draw, len(time))
     return decay(since, 0.006) * ring
-
-
-def slow_clicking(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np.ndarray:
-    return _clicks(traits, draw, time, sample_rate, rate=draw.between(1.8, 2.6))
-
-
-def fast_clicking(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np.ndarray:
-    return _clicks(traits, draw, time, sample_rate, rate=draw.between(5, 7))
 
 
 def bird(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -216,3 +205,17 @@ def engine(traits: Traits, draw: Draw, time: np.ndarray, sample_rate: int) -> np
         wav += draw.between(0.5, 1.5) / (2 + number) * sine(number * turns)
     pulse = 0.5 + 0.5 * sine(turns)
     return wav + 0.6 * smooth(noise(draw, len(time)), 4) * pulse * pulse
+
+
+SOUNDS: dict[str, Sound] = {
+    "rising tone": partial(glide, rising=True),
+    "falling tone": partial(glide, rising=False),
+    "siren": siren,
+    "bell": bell,
+    "rain": rain,
+    "rumble": rumble,
+    "slow clicking": partial(clicks, slowest=1.8, fastest=2.6),
+    "fast clicking": partial(clicks, slowest=5, fastest=7),
+    "bird": bird,
+    "engine": engine,
+}

@@ -6,7 +6,7 @@ import difflib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from utils.decode import AudioError
@@ -42,8 +42,12 @@ class SoundFolder:
             for name in sorted(self._files)
             if not name.isascii()
         }
-        self._by_stem = self._index(_stem)
-        self._by_uid = self._index(lambda name: without_suffix(below_wav(name)))
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        self._by_uid: dict[str, list[str]] = defaultdict(list)
+        self._sounds = self._surest_first()
+        for name in self._sounds:
+            self._by_stem[_stem(name)].append(name)
+            self._by_uid[without_suffix(below_wav(name))].append(name)
 
     def _scan(self, folder: str, above: tuple[str, ...], apart: str | None) -> None:
         """`above`: the real paths of the folder and of those that hold it."""
@@ -63,15 +67,12 @@ class SoundFolder:
             if name != apart and real not in above:  # a link upward would go round for ever
                 self._scan(name, (*above, real), apart)
 
-    def _index(self, key: Callable[[str], str]) -> dict[str, list[str]]:
-        """Sound files by `key`; those in wav/ come first, and the surest kinds."""
-        index = defaultdict(list)
+    def _surest_first(self) -> list[str]:
+        """The sound files; those in wav/ come first, and the surest kinds."""
         kinds = {suffix: number for number, suffix in enumerate(SOUND_SUFFIXES)}
-        sounds = [(kinds.get(_suffix(name)), name) for name in self._files]
+        sounds = [(kinds.get(suffix_of(name)), name) for name in self._files]
         found = [(n == below_wav(n), kind, n) for kind, n in sounds if kind is not None]
-        for *_, name in sorted(found):
-            index[key(name)].append(name)
-        return index
+        return [name for *_, name in sorted(found)]
 
     def path(self, name: str) -> Path:
         return self.root / name
@@ -122,15 +123,14 @@ class SoundFolder:
         if self._hints > NEAREST_SOUGHT:
             return ""
         same_stem = self._by_stem.get(_stem(name)) or self._by_stem.get(os.path.basename(name))
-        names = [file for files in self._by_stem.values() for file in files]
-        near = same_stem or difflib.get_close_matches(f"wav/{below_wav(name)}", names, 1, 0.5)
+        likely = f"wav/{below_wav(name)}"
+        near = same_stem or difflib.get_close_matches(likely, self._sounds, 1, 0.5)
         nearest = f"the nearest name is {near[0]}" if near else "no name is like it"
         return f"looked for {' and '.join(self._places(name))}; {nearest}"
 
     def count_beside(self, used: Iterable[str]) -> int:
         """How many sound files there are beside those in `used`."""
-        names = {name for found in self._by_uid.values() for name in found}
-        return len(names.difference(used))
+        return len(set(self._sounds).difference(used))
 
     def find_stem(self, stem: str, favoured: tuple[str, ...]) -> str | None:
         """A sound file called `stem` whatever its suffix, in whatever folder.
@@ -165,7 +165,7 @@ def below_wav(name: str) -> str:
     return name.removeprefix("wav/")
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 

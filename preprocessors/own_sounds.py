@@ -16,14 +16,13 @@ from utils.errors import UserError
 
 CAPTIONS_FILE = "captions.csv"
 SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "test": "test", "": "train"}
-RECORD_KEYS = ("Dataset", "Uid", "Caption")
 
 
 def read_own_sounds(folder: SoundFolder, dataset: str) -> Records:
     """Records and sound files of <folder>/captions.csv."""
     path = folder.path(CAPTIONS_FILE)
     rows, skipped = read_table(path, ("file", "caption"))
-    for name in RECORD_KEYS:
+    for name in ("Dataset", "Uid", "Caption"):
         if rows and name in rows[0][1]:
             raise UserError(f"{path}: the column {name} is made here; give yours another name")
     usable = []

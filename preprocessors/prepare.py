@@ -18,7 +18,7 @@ from preprocessors.own_sounds import CAPTIONS_FILE, read_own_sounds
 from preprocessors.records import Records, Skip
 from preprocessors.report import REPORT_FILE, build_report, table
 from preprocessors.splits import compose
-from processors.clips import Clip, Outcome
+from processors.clips import Clip
 from processors.mel_folder import MelFolder
 from processors.metadata import SPLITS, dataset_dir, metadata_text, read_records, split_path
 from utils.checkpoint import file_hash, read_json
@@ -46,7 +46,9 @@ def _prepare(
     mels = MelFolder(here / "mel", folder.root, settings.mel, settings.keep_wavs)
     outcomes = mels.make(clips, num_workers, dataset)
     kept = {outcome.uid: outcome for outcome in outcomes if outcome.fault is None}
-    skipped = [*records.skipped, *missing, *_unusable(clips, outcomes)]
+    pairs = zip(clips, outcomes, strict=True)
+    unusable = [Skip(outcome.fault, clip.file) for clip, outcome in pairs if outcome.fault]
+    skipped = [*records.skipped, *missing, *unusable]
     splits, leaks = compose(records, kept, config.train.random_seed, settings.valid_fraction)
     report = build_report(dataset, records, clips, skipped, kept, splits, leaks, settings)
     report["sounds_without_caption"] = folder.count_beside(clip.file for clip in clips)
@@ -99,8 +101,7 @@ def read_dataset(config: Config, dataset: str) -> tuple[SoundFolder, Records]:
 def _written(config: Config, dataset: str) -> set[str]:
     """Hashes of the metadata files that an earlier preprocessing wrote."""
     try:
-        report = read_json(dataset_dir(config, dataset) / REPORT_FILE)
-        return set(report["written"])
+        return set(read_json(dataset_dir(config, dataset) / REPORT_FILE)["written"])
     except (UserError, KeyError, TypeError):
         return set()  # without a report that says otherwise, a file is the user's
 
@@ -138,11 +139,6 @@ def _find_sound(folder: SoundFolder, records: Records, uid: str, split: str) -> 
     favoured = tuple(name.removesuffix(".csv") for name in CSV_FILES[split])
     names = (folder.find_stem(s, favoured) for s in records.stems.get(uid) or stems_of(uid))
     return next((name for name in names if name is not None), None)
-
-
-def _unusable(clips: list[Clip], outcomes: list[Outcome]) -> list[Skip]:
-    pairs = zip(clips, outcomes, strict=True)
-    return [Skip(outcome.fault, clip.file) for clip, outcome in pairs if outcome.fault]
 
 
 def some_sounds(config: Config, dataset: str, count: int) -> list[Path]:

@@ -13,6 +13,7 @@ from preprocessors.captions import caption_lines, look_at_captions
 from preprocessors.records import Records, Skip
 from preprocessors.splits import Leak, Splits, same_sounds
 from processors.clips import Clip, Outcome
+from utils.table import text_table
 
 REPORT_FILE = "preprocess_report.json"
 FRAME_STEP = 16  # a length of clips that suits every shipped autoencoder is a multiple of it
@@ -29,33 +30,29 @@ def build_report(
     settings: PreprocessConfig,
 ) -> dict:
     """The report as plain JSON values; equal input gives an equal report."""
-    remarks = [(remark, uid) for uid, outcome in kept.items() for remark in outcome.remarks]
+    remarks = [Skip(remark, uid) for uid, outcome in kept.items() for remark in outcome.remarks]
+    # How the sound files of AudioCaps are named.
+    naming = (records.stems[clip.uid][Path(clip.file).stem] for clip in clips if records.stems)
     return {
         "dataset": dataset,
         "origin": {split: records.origin.get(split, "-") for split in splits},
-        "naming": _naming(records, clips),
+        "naming": dict(Counter(naming).most_common()),
         "mel": {"fingerprint": settings.mel.fingerprint, **dataclasses.asdict(settings.mel)},
         "splits": {split: _metrics(split_records, kept) for split, split_records in splits.items()},
         "kept": len(kept),
         "hours": round(sum(outcome.seconds for outcome in kept.values()) / 3600, 4),
         "lengths": _lengths(kept, settings),
         "skipped": _grouped(skipped),
-        "remarks": _grouped(Skip(remark, uid) for remark, uid in remarks),
+        "remarks": _grouped(remarks),
         "leaks": [dataclasses.asdict(leak) for leak in leaks],
         "same_sounds": [dataclasses.asdict(leak) for leak in same_sounds(splits, kept)],
         "captions": look_at_captions([r for r in splits["train"] if r["Uid"] in kept]),
     }
 
 
-def _naming(records: Records, clips: list[Clip]) -> dict[str, int]:
-    """How the sound files of AudioCaps are named -> number of clips."""
-    kinds = (records.stems[clip.uid][Path(clip.file).stem] for clip in clips if records.stems)
-    return dict(Counter(kinds).most_common())
-
-
 def _metrics(records: list[dict], kept: dict[str, Outcome]) -> dict:
-    uids = {record["Uid"] for record in records if record["Uid"] in kept}
     usable = [record for record in records if record["Uid"] in kept]
+    uids = {record["Uid"] for record in usable}
     return {
         "records": len(usable),
         "clips": len(uids),
@@ -82,29 +79,28 @@ def _grouped(skipped: Iterable[Skip]) -> dict[str, dict]:
     groups: dict[str, dict[str, str]] = {}
     for skip in skipped:
         groups.setdefault(skip.reason, {})[skip.name] = skip.hint
-    order = sorted(groups, key=lambda reason: (-len(groups[reason]), reason))
     report: dict[str, dict] = {}
-    for reason in order:
-        report[reason] = {"count": len(groups[reason]), "names": [*groups[reason]]}
-        hints = {name: hint for name, hint in groups[reason].items() if hint}
-        report[reason] |= {"hints": hints} if hints else {}
+    for reason, names in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])):
+        report[reason] = {"count": len(names), "names": [*names]}
+        if hints := {name: hint for name, hint in names.items() if hint}:
+            report[reason]["hints"] = hints
     return report
 
 
 def table(report: dict, path: Path) -> str:
     """The report for the terminal."""
     left_out = sum(entry["count"] for entry in report["skipped"].values())
+    rows: list[list] = [["", "records", "clips", "hours", "captions/clip", "from"]]
+    for split, row in report["splits"].items():
+        counts = f"{row['records']:,}", f"{row['clips']:,}", f"{row['hours']:,.2f}"
+        each = f"{row['captions_per_clip']:.2f}"
+        rows.append([split, *counts, each, report["origin"][split]])
     lines = [
         f"{report['dataset']}: {report['kept']:,} clips kept ({report['hours']:,.2f} h),"
         f" {left_out:,} left out",
         *(f"  sounds named {name}: {count:,}" for name, count in report["naming"].items()),
-        f"  {'':8}{'records':>9}{'clips':>9}{'hours':>9}{'captions/clip':>15}  from",
+        text_table(rows, left=(0, 5), indent=2),
     ]
-    for split, row in report["splits"].items():
-        lines.append(
-            f"  {split:8}{row['records']:9,}{row['clips']:9,}{row['hours']:9,.2f}"
-            f"{row['captions_per_clip']:15.2f}  {report['origin'][split]}"
-        )
     for reason, entry in report["skipped"].items():
         lines.append(f"  left out {entry['count']:,}: {reason}")
         lines += [f"    {name}: {hint}" for name, hint in [*entry.get("hints", {}).items()][:3]]

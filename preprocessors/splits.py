@@ -57,20 +57,17 @@ def draw_valid(uids: set[str], seed: int, fraction: float) -> set[str]:
     """A share of the clips, at least one, by hash: a clip stays where it is as others come."""
     if fraction == 0 or len(uids) < 2:
         return set()
-    place = {uid: _uniform(f"{seed}/{uid}") for uid in uids}
+    place = {}  # even in [0, 1)
+    for uid in uids:
+        digest = hashlib.sha256(f"{seed}/{uid}".encode()).hexdigest()
+        place[uid] = int(digest[:12], 16) / 16**12
     return {uid for uid in uids if place[uid] < fraction} or {min(uids, key=place.__getitem__)}
-
-
-def _uniform(text: str) -> float:
-    return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
 
 
 def _leaks(splits: Splits, theirs: Set[str]) -> list[Leak]:
     leaks = []
     holder: dict[str, str] = {}  # Uid -> the split that holds it; what the user wrote comes first
-    for split in sorted(
-        FAVOUR, key=lambda split: split not in theirs
-    ):  # the user's give way to none
+    for split in sorted(FAVOUR, key=lambda split: split not in theirs):  # False comes first
         uids = dict.fromkeys(record["Uid"] for record in splits[split])
         ours = split not in theirs
         leaks += [Leak(uid, split, holder[uid], removed=ours) for uid in uids if uid in holder]

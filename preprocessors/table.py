@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
 
-from preprocessors.folder import SOUND_SUFFIXES
+from preprocessors.folder import SOUND_SUFFIXES, suffix_of
 from preprocessors.records import Skip
 from processors.metadata import LONGEST_CAPTION
 from utils.errors import UserError
@@ -72,12 +71,9 @@ def _mended(lines: list[tuple[int, list[str]]], header: list[str]) -> list[tuple
 def _begins_a_row(column: str, fields: list[str], before: list[str]) -> bool:
     """Whether a first field is what its column holds, an id or a file, and not words."""
     if column == "file":
-        return _names_a_sound(fields[0]) or not _names_a_sound(before[0])
+        new, old = (suffix_of(text.strip()) in SOUND_SUFFIXES for text in (fields[0], before[0]))
+        return new or not old
     return fields[0].strip().isdecimal()
-
-
-def _names_a_sound(text: str) -> bool:
-    return os.path.splitext(text.strip())[1].lower() in SOUND_SUFFIXES
 
 
 def _text(path: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,7 @@ import numpy as np
 from config.schema import MelConfig
 from processors.mel import mel_of_wav, shortest_wav
 from utils.audio import ANTIPHASE_DB, FULL_SCALE, LOUDEST, AudioError, Sound, read_sound
-from utils.errors import UserError
-from utils.files import write_bytes
+from utils.files import write_array
 
 PCM_SCALE = 32767  # of a kept sample that is at full scale
 SILENT_SWING = 1e-4  # -80 dB: nothing below it is heard; a constant (DC) has none
@@ -83,19 +81,13 @@ class Task:
         )
 
     def _save(self, path: Path, array: np.ndarray) -> None:
-        """Writes the array whole or not at all."""
-        content = io.BytesIO()
-        np.save(content, array)  # into a file, numpy reports a full disk without its reason
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, content.getbuffer())
+            write_array(path, array)
         except OSError as error:
             if error.errno in NAME_ERRORS:
                 raise AudioError("name that cannot be a file's", error.strerror) from None
-            raise UserError(
-                f"{path}: cannot be written: {error.strerror}; all mels so far are kept, the same"
-                " command goes on from there"
-            ) from None
+            raise
 
 
 def pcm_of_wav(wav: np.ndarray) -> np.ndarray:
@@ -125,32 +117,23 @@ def check_sound(sound: Sound, mel: MelConfig) -> None:
 
 def remarks(sound: Sound) -> tuple[str, ...]:
     """What the report says of a sound that is kept."""
-    return tuple(
-        text
-        for text, is_so in (
-            (
-                f"clipped: {CLIPPED_SHARE:.1%} or more of the samples reach {FULL_SCALE} of full"
-                " scale",
-                sound.full_scale_share >= CLIPPED_SHARE,
-            ),
-            (
-                "beyond full scale after decoding or resampling: level left as it is",
-                1 < sound.peak <= LOUDEST,
-            ),
-            (f"peak above {LOUDEST:g} x full scale: scaled to a peak of 1", sound.peak > LOUDEST),
-            (
-                f"channels that lose more than {MIX_LOSS_DB:g} dB in their mono mix",
-                MIX_LOSS_DB < sound.mix_loss <= ANTIPHASE_DB,
-            ),
-            (
-                f"channels that lose more than {ANTIPHASE_DB:g} dB in their mono mix: the loudest"
-                " one taken",
-                sound.mix_loss > ANTIPHASE_DB,
-            ),
-            ("longer than the file states: read to its end", sound.length_wrong),
+    found = []
+    if sound.full_scale_share >= CLIPPED_SHARE:
+        found.append(
+            f"clipped: {CLIPPED_SHARE:.1%} or more of the samples reach {FULL_SCALE} of full scale"
         )
-        if is_so
-    )
+    if sound.peak > LOUDEST:
+        found.append(f"peak above {LOUDEST:g} x full scale: scaled to a peak of 1")
+    elif sound.peak > 1:
+        found.append("beyond full scale after decoding or resampling: level left as it is")
+    if sound.mix_loss > MIX_LOSS_DB:
+        limit, then = MIX_LOSS_DB, ""
+        if sound.mix_loss > ANTIPHASE_DB:
+            limit, then = ANTIPHASE_DB, ": the loudest one taken"
+        found.append(f"channels that lose more than {limit:g} dB in their mono mix{then}")
+    if sound.length_wrong:
+        found.append("longer than the file states: read to its end")
+    return tuple(found)
 
 
 def digest(wav: np.ndarray) -> str:

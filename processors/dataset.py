@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from processors.mel import MEL_FLOOR
+from processors.metadata import PREPARE
 from processors.stream import ClipStream, Share
 from utils.errors import UserError
 
-SILENCE = math.log(1e-5)  # the floor of the natural-log mel
-REDO = "remove it and run: sh egs/tta/preprocess/run_preprocess.sh"
+SILENCE = math.log(MEL_FLOOR)
+REDO = f"remove it and run: {PREPARE}"
 
 
 def read_segment(path: Path, frames: int, start: int = 0) -> np.ndarray:
@@ -47,7 +49,7 @@ def read_batch(
         if len(segment) != len(segments[0]):
             raise UserError(
                 f"{path}: holds a mel of {len(segment)} bands, and {paths[0]} of"
-                f" {len(segments[0])}; remove the wrong one and run: {REDO.partition('run: ')[2]}"
+                f" {len(segments[0])}; remove the wrong one and run: {PREPARE}"
             )
     return torch.from_numpy(np.stack(segments)[:, None])
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from processors.cache import ResidentRows, Rows, compute_blocks, content_key, open_rows
+from processors.cache import Rows, compute_rows, content_key
 from processors.dataset import mel_frames, read_batch
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ WINDOWS_PER_BATCH = 8
 class LatentCache:
     """Posteriors of all windows: rows [2, z, h, w] float16, mean then standard deviation."""
 
-    rows: Rows | ResidentRows
+    rows: Rows
     first: np.ndarray  # [clips + 1]: windows of clip c are first[c]..first[c + 1]
 
     def posteriors(self, windows: Sequence[int]) -> torch.Tensor:
@@ -68,10 +68,10 @@ def build_latent_cache(
     first = np.cumsum([0, *(len(clip_starts) for clip_starts in starts)])
 
     @torch.inference_mode()
-    def encode(numbers: Sequence[int]) -> np.ndarray:
+    def encode(windows: Sequence[tuple[int, int]]) -> np.ndarray:
         rows = []
-        for i in range(0, len(numbers), WINDOWS_PER_BATCH):
-            batch = [windows[number] for number in numbers[i : i + WINDOWS_PER_BATCH]]
+        for i in range(0, len(windows), WINDOWS_PER_BATCH):
+            batch = windows[i : i + WINDOWS_PER_BATCH]
             files, begins = [paths[clip] for clip, _ in batch], [start for _, start in batch]
             mel = read_batch(files, segment, begins).to(accelerator.device)
             with accelerator.autocast():
@@ -81,13 +81,5 @@ def build_latent_cache(
 
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     here = folder / f"latent-{content_key(fingerprint, segment, stats)}"
-    numbers = range(len(windows))
-    blocks = -(-len(windows) // WINDOWS_PER_BLOCK)
-    compute_blocks(
-        here,
-        blocks,
-        lambda b: encode(numbers[b * WINDOWS_PER_BLOCK : (b + 1) * WINDOWS_PER_BLOCK]),
-        accelerator,
-        "encoding sounds",
-    )
-    return LatentCache(open_rows(here, blocks, accelerator.device), first)
+    rows = compute_rows(here, windows, WINDOWS_PER_BLOCK, encode, accelerator, "encoding sounds")
+    return LatentCache(rows, first)

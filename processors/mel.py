@@ -10,7 +10,6 @@ HiFi-GAN.
 from __future__ import annotations
 
 import dataclasses
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from config.schema import MelConfig
+from config.typed_json import build
+from processors.metadata import PREPARE
+from utils.checkpoint import read_json, write_json
 from utils.errors import UserError
-from utils.files import write_text
 
 if TYPE_CHECKING:  # imported by those who use it: reading settings takes no torch
     import torch
@@ -28,7 +29,7 @@ MEL_FLOOR = 1e-5
 MAGNITUDE_EPSILON = 1e-9
 BLOCK_FRAMES = 128  # transformed at a time by `mel_of_wav`: they stay in the cache
 SETTINGS_FILE = "mel_config.json"
-REDO = "to make the mels anew, run: sh egs/tta/preprocess/run_preprocess.sh"
+REDO = f"to make the mels anew, run: {PREPARE}"
 
 
 class MelExtractor:
@@ -36,7 +37,6 @@ class MelExtractor:
 
     def __init__(self, mel: MelConfig) -> None:
         self.mel = mel
-        self._on_device: dict = {}  # device -> (filter bank, window)
 
     def __call__(self, wav: torch.Tensor) -> torch.Tensor:
         return self.of_padded(self.padded(wav))
@@ -54,44 +54,25 @@ class MelExtractor:
         import torch
 
         mel = self.mel
-        filters, window = self._constants(padded.device)
+        filters, window = _filters_and_window(mel, padded.device)
         spectrum = torch.stft(
-            padded,
-            mel.n_fft,
-            mel.hop_size,
-            mel.win_size,
-            window,
-            center=False,
-            return_complex=True,
+            padded, mel.n_fft, mel.hop_size, mel.win_size, window, center=False, return_complex=True
         )
         power = spectrum.real.square() + spectrum.imag.square()
         return (filters @ (power + MAGNITUDE_EPSILON).sqrt()).clamp(min=MEL_FLOOR).log()
-
-    def _constants(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        if device not in self._on_device:
-            filters = torch.from_numpy(mel_filter_bank(self.mel)).to(device)
-            self._on_device[device] = filters, torch.hann_window(self.mel.win_size, device=device)
-        return self._on_device[device]
 
 
 def mel_of_wav(wav: np.ndarray, mel: MelConfig) -> np.ndarray:
     """wav [T] float32 -> mel [n_mel, T // hop_size] float32, in memory that T does not decide."""
     import torch
 
-    extractor, hop = _extractor(mel), mel.hop_size
+    extractor, hop = MelExtractor(mel), mel.hop_size
     padded = extractor.padded(torch.from_numpy(np.ascontiguousarray(wav, np.float32))[None])
     starts = range(0, len(wav) // hop * hop, BLOCK_FRAMES * hop)
     end = (BLOCK_FRAMES - 1) * hop + mel.n_fft
     with torch.inference_mode():
         blocks = [extractor.of_padded(padded[:, start : start + end]) for start in starts]
         return torch.cat(blocks, dim=-1)[0].numpy()
-
-
-@lru_cache
-def _extractor(mel: MelConfig) -> MelExtractor:
-    return MelExtractor(mel)
 
 
 def padding(mel: MelConfig) -> int:
@@ -105,6 +86,14 @@ def shortest_wav(mel: MelConfig) -> int:
 
 
 @lru_cache
+def _filters_and_window(mel: MelConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    with torch.inference_mode(False):  # whoever asks first, training can use them as well
+        filters = torch.from_numpy(mel_filter_bank(mel)).to(device)
+        return filters, torch.hann_window(mel.win_size, device=device)
+
+
 def mel_filter_bank(mel: MelConfig) -> np.ndarray:
     """Slaney's triangular filters of equal area, [n_mel, n_fft // 2 + 1] float32.
 
@@ -136,36 +125,29 @@ def write_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
     """Notes in <dataset_dir>/mel/ that all mels there were made with `mel`."""
     path = settings_path(dataset_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(dataclasses.asdict(mel), indent=2) + "\n")
+    write_json(path, dataclasses.asdict(mel))
 
 
-def read_mel_settings(dataset_dir: Path) -> MelConfig | None:
-    """The settings that the mels of a data set were made with; None where none are noted."""
+def check_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
+    """Raises UserError unless the mels in <dataset_dir>/mel/ were made with `mel`."""
     path = settings_path(dataset_dir)
+    if not path.is_file():
+        raise UserError(f"{path}: missing, the mels are not ready; {REDO}")
     try:
-        return MelConfig(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, RecursionError, UserError) as error:
-        raise UserError(f"{path}: not the settings of a mel ({error}); {REDO}") from None
+        found = build(MelConfig, read_json(path), path)
+    except UserError as error:
+        raise UserError(f"{error}\nThese are not the settings of a mel; {REDO}") from None
+    if found != mel:
+        raise UserError(
+            f"{path}: the mels were made with other settings than the config's:"
+            f" {', '.join(found.differences(mel))}; {REDO}"
+        )
 
 
 def settings_differ(dataset_dir: Path, mel: MelConfig) -> bool:
     """Whether the mels there were made with other settings, or settings that are unreadable."""
     try:
-        found = read_mel_settings(dataset_dir)
+        check_mel_settings(dataset_dir, mel)
     except UserError:
-        return True
-    return found is not None and found != mel
-
-
-def check_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
-    """Raises UserError unless the mels in <dataset_dir>/mel/ were made with `mel`."""
-    found = read_mel_settings(dataset_dir)
-    if found is None:
-        raise UserError(f"{settings_path(dataset_dir)}: missing, the mels are not ready; {REDO}")
-    if found != mel:
-        raise UserError(
-            f"{settings_path(dataset_dir)}: the mels were made with other settings than the"
-            f" config's: {', '.join(found.differences(mel))}; {REDO}"
-        )
+        return settings_path(dataset_dir).is_file()
+    return False

@@ -12,20 +12,9 @@ from processors.mel import MEL_FLOOR
 # Loudness that is drawn brightest, ln: about that of a full-scale sine. The scale is the same for
 # every picture, so that loud looks loud and quiet looks quiet.
 BRIGHTEST = 2.0
-# matplotlib's magma at even steps: as even to the eye, in grey too.
-MAGMA = np.array(
-    [
-        (0, 0, 4),
-        (28, 16, 68),
-        (79, 18, 123),
-        (129, 37, 129),
-        (181, 54, 122),
-        (229, 80, 100),
-        (251, 135, 97),
-        (254, 194, 135),
-        (252, 253, 191),
-    ]
-)
+# Red, green and blue of matplotlib's magma at even steps: as even to the eye, in grey too.
+MAGMA_HEX = "000004 1c1044 4f127b 812581 b5367a e55064 fb8761 fec287 fcfdbf"
+MAGMA = np.frombuffer(bytes.fromhex(MAGMA_HEX), np.uint8).reshape(-1, 3)
 
 
 def mel_rgb(mel: np.ndarray) -> np.ndarray:

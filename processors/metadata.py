@@ -8,6 +8,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from config.schema import Config
+from utils.checkpoint import read_json
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -17,42 +18,21 @@ LONGEST_CAPTION = 10_000  # characters; a longer one is a file that went wrong
 PREPARE = "sh egs/tta/preprocess/run_preprocess.sh"
 
 
-def read_metadata(path: str | Path) -> list[dict]:
-    """The records of one metadata file, checked; more keys than the three are kept as they are.
+def read_records(path: Path, dataset: str) -> list[dict]:
+    """The records of one metadata file; more keys than the three are kept as they are.
 
-    Raises UserError naming the file, the record (counted from 1) and the rule that it breaks.
+    Raises UserError naming the file, the record (counted from 1) and the rule that it breaks; one
+    rule is that all are of `dataset`.
     """
-    path = Path(path)
-    try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; to make it, run: {PREPARE}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON in UTF-8: {error}") from None
-    if not isinstance(records, list):
-        raise UserError(f"{path}: must hold a list of records, not {type(records).__name__}")
+    records = read_json(path, list, f"; to make it, run: {PREPARE}")
     for number, record in enumerate(records, start=1):
-        fault = _fault_of_record(record)
+        fault = _fault_of_record(record, dataset)
         if fault:
             raise UserError(f"{path}: record {number}: {fault}")
     return records
 
 
-def read_records(path: str | Path, dataset: str) -> list[dict]:
-    """As `read_metadata`, and every record must be of `dataset`."""
-    records = read_metadata(path)
-    for number, record in enumerate(records, start=1):
-        if record["Dataset"] != dataset:
-            raise UserError(
-                f"{path}: record {number}: Dataset {_shown(record['Dataset'])} must be {dataset!r},"
-                " the data set whose folder the file is in"
-            )
-    return records
-
-
-def _fault_of_record(record: object) -> str | None:
+def _fault_of_record(record: object, dataset: str) -> str | None:
     if not isinstance(record, dict):
         return f"must be an object {{...}}, not {_shown(record)}"
     for name in ("Dataset", "Uid", "Caption"):
@@ -60,10 +40,14 @@ def _fault_of_record(record: object) -> str | None:
             return f"{name} is missing"
         if not isinstance(record[name], str):
             return f"{name} must be text, not {_shown(record[name])}"
-        if not is_utf8(record[name]):
+        if record[name].encode("utf-8", "replace").decode() != record[name]:
             return f"{name} {_shown(record[name])} holds half of a character (a lone surrogate)"
-    fault = fault_of_uid(record["Uid"])
-    if fault:
+    if record["Dataset"] != dataset:
+        return (
+            f"Dataset {_shown(record['Dataset'])} must be {dataset!r}, the data set whose folder"
+            " the file is in"
+        )
+    if fault := fault_of_uid(record["Uid"]):
         return f"Uid {_shown(record['Uid'])} {fault}"
     if not record["Caption"].strip():
         return "Caption must not be empty"
@@ -89,14 +73,6 @@ def fault_of_uid(uid: str) -> str | None:
     if len(uid.encode("utf-8", "replace")) > 1000:
         return "must not have more than 1000 bytes"
     return None
-
-
-def is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _shown(value: object) -> str:
@@ -134,8 +110,9 @@ def load_split(config: Config, split: str) -> list[dict]:
     for dataset in config.dataset:
         records = read_records(split_path(config, dataset, split), dataset)
         mels = _uids_with_mel(dataset_dir(config, dataset) / "mel")
-        kept += [record for record in records if record["Uid"] in mels]
-        left_out += sum(record["Uid"] not in mels for record in records)
+        usable = [record for record in records if record["Uid"] in mels]
+        left_out += len(records) - len(usable)
+        kept += usable
     if left_out:
         log.warning("%s: %d records left out, their clips have no mel", split, left_out)
     if split == "train" and not kept:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from processors.cache import ResidentRows, Rows, compute_blocks, content_key, open_rows
+from processors.cache import Rows, compute_rows, content_key
 from utils.device import to_device
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def padded_length(longest: int) -> int:
 class TextCache:
     """States of all captions: rows [D] float16, one per token; caption 0 is the empty prompt."""
 
-    rows: Rows | ResidentRows
+    rows: Rows
     first: np.ndarray  # [captions + 1]: tokens of caption c are first[c]..first[c + 1]
     index: dict[str, int]
 
@@ -44,13 +44,6 @@ class TextCache:
         text_emb = self.rows.take(np.where(mask, first[:, None] + place, 0))
         text_mask = to_device(torch.from_numpy(mask), text_emb.device)
         return text_emb.masked_fill_(~text_mask[..., None], 0), text_mask
-
-
-@torch.inference_mode()
-def encode_captions(text_encoder: nn.Module, captions: Sequence[str]) -> list[np.ndarray]:
-    """States [tokens, D] float16 of each caption."""
-    states, mask = text_encoder.encode(captions)
-    return [rows[kept.bool()].half().cpu().numpy() for rows, kept in zip(states, mask, strict=True)]
 
 
 def build_text_cache(
@@ -68,15 +61,16 @@ def build_text_cache(
         _, mask = text_encoder.tokenize(distinct[i : i + CAPTIONS_PER_BLOCK])
         lengths += mask.sum(1).tolist()
 
-    def encode(block: int) -> np.ndarray:
-        rows: list[np.ndarray] = []
-        chosen = distinct[block * CAPTIONS_PER_BLOCK : (block + 1) * CAPTIONS_PER_BLOCK]
+    @torch.inference_mode()
+    def encode(chosen: Sequence[str]) -> np.ndarray:
+        rows = []
         for i in range(0, len(chosen), CAPTIONS_PER_BATCH):
-            rows += encode_captions(text_encoder, chosen[i : i + CAPTIONS_PER_BATCH])
+            states, mask = text_encoder.encode(chosen[i : i + CAPTIONS_PER_BATCH])
+            rows.append(states[mask].half().cpu().numpy())
         return np.concatenate(rows)
 
-    blocks = -(-len(distinct) // CAPTIONS_PER_BLOCK)
-    compute_blocks(here, blocks, encode, accelerator, "encoding captions")
+    rows = compute_rows(
+        here, distinct, CAPTIONS_PER_BLOCK, encode, accelerator, "encoding captions"
+    )
     first = np.cumsum([0, *lengths])
-    rows = open_rows(here, blocks, accelerator.device)
     return TextCache(rows, first, {text: n for n, text in enumerate(distinct)})

@@ -17,11 +17,11 @@ import numpy as np
 from config.schema import Config
 from processors.clips import PCM_SCALE, pcm_dir
 from processors.dataset import MelDataset, mel_frames, read_batch
-from processors.metadata import dataset_dir
+from processors.metadata import PREPARE, dataset_dir
 from processors.stream import ClipStream
 from utils.errors import UserError
 
-REDO = "to make it anew, run: sh egs/tta/preprocess/run_preprocess.sh preprocess.keep_wavs=true"
+REDO = f"to make it anew, run: {PREPARE} preprocess.keep_wavs=true"
 
 
 def pcm_path(config: Config, record: dict) -> Path:

@@ -81,7 +81,7 @@ TRAIN = {
 def write_data(root: Path, clips: int = 11, dataset: str = "Tiny") -> Path:
     """<root>/data/<dataset> with mels of several lengths, train.json and valid.json."""
     folder = root / "data" / dataset
-    random = np.random.default_rng(5)
+    random, of_wavs = np.random.default_rng(5), np.random.default_rng(6)
     for name in ("mel", "pcm"):
         (folder / name).mkdir(parents=True)
     records = []
@@ -90,7 +90,7 @@ def write_data(root: Path, clips: int = 11, dataset: str = "Tiny") -> Path:
         tone = np.sin(np.arange(frames) * 0.3 * (number + 1))[None]
         mel = -5 + 2 * tone + random.normal(size=(MEL.n_mel, frames))
         np.save(folder / "mel" / f"clip {number}.npy", mel.astype(np.float32))
-        wav = 0.1 * random.standard_normal(frames * MEL.hop_size)  # nothing to do with the mel
+        wav = 0.1 * of_wavs.standard_normal(frames * MEL.hop_size)  # nothing to do with the mel
         np.save(folder / "pcm" / f"clip {number}.npy", pcm_of_wav(wav))
         words = WORDS[number % len(WORDS)]
         records.append({"Dataset": dataset, "Uid": f"clip {number}", "Caption": f"{words} sounds"})

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,18 +61,13 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 def load_weights(module, tensors: dict[str, Any], source: Path) -> None:
     """Loads tensors into a module; keys left over or missing, or other shapes, are a UserError."""
-    own = module.state_dict()
-    faults = [f"missing: {name}" for name in own if name not in tensors]
-    faults += [f"left over: {name}" for name in tensors if name not in own]
-    faults += [
-        f"{name}: shape {list(tensors[name].shape)}, not {list(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    if faults:
-        listed = "\n  ".join(faults[:20] + (["..."] if len(faults) > 20 else []))
-        raise UserError(f"{source}: weights of another model than its config says:\n  {listed}")
-    module.load_state_dict(tensors)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        listed = textwrap.shorten(str(error).partition(":")[2], 1000, placeholder=" ...")
+        raise UserError(
+            f"{source}: weights of another model than its config says: {listed}"
+        ) from None
 
 
 def optimizer_tensors(optimizer) -> dict[str, Any]:
@@ -118,19 +114,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if _is_disk_full(error):
+        # safetensors reports a full disk as an error of its own, with the system's text in it.
+        if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
             raise UserError(
                 f"{path}: the disk is full; make room on it and run the same command again"
                 " (what was saved before is untouched)"
             ) from error
         raise
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    """safetensors reports a full disk as an error of its own, with the system's text in it."""
-    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or (
-        os.strerror(errno.ENOSPC) in str(error)
-    )
 
 
 def _to_disk(path: Path) -> None:
@@ -146,16 +136,19 @@ def write_json(path: Path, data: object) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object, or a UserError."""
+def read_json(path: Path, kind: type = dict, advice: str = "") -> Any:
+    """What a JSON file holds, a `kind`; else a UserError, with `advice` where there is no file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: must hold an object, not {type(data).__name__}")
+        raise UserError(f"{path}: no such file{advice}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON in UTF-8: {error}") from None
+    if not isinstance(data, kind):
+        wanted = {dict: "an object", list: "a list"}[kind]
+        raise UserError(f"{path}: must hold {wanted}, not {type(data).__name__}")
     return data
 
 

@@ -19,6 +19,22 @@ DISK_ERRORS = (  # that the user can put right: no room, no permission, a file f
 )
 
 
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """A parser that shows the description as it is and takes options by their whole names."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def at_least_1(word: str) -> int:
+    """An argument's type: a number of things."""
+    if int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word} must be at least 1")
+    return int(word)
+
+
 def add_config_arguments(parser: argparse.ArgumentParser, default_config: str) -> None:
     """Adds `--config FILE` and the `key.path=value` overrides that may stand anywhere."""
     parser.add_argument("--config", default=default_config, help="default: %(default)s")
@@ -35,10 +51,10 @@ def parse_arguments(
 ) -> argparse.Namespace:
     """Parses options and overrides in any order; what is neither ends the program with status 2."""
     words = sys.argv[1:] if arguments is None else arguments
-    return parser.parse_intermixed_args([_with_home(word) for word in words])
+    return parser.parse_intermixed_args([with_home(word) for word in words])
 
 
-def _with_home(word: str) -> str:
+def with_home(word: str) -> str:
     """~/x, key=~/x and --option=~/x with the home folder in place of ~.
 
     A shell does it only where a word begins with ~.

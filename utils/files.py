@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
 
 from utils.errors import UserError
 
 LOCK_FILE = ".lock"
+GOES_ON = "what was made so far is kept, and the same command goes on from there"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -22,15 +28,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file whole or not at all. Raises OSError, and leaves nothing behind then."""
+    """Writes a file whole or not at all. Raises OSError of `path`, and leaves nothing behind."""
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -39,28 +45,48 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink()
 
 
-@contextlib.contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
-    """Makes `folder` and holds it for this process; another one waits, saying so, for its turn.
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes a .npy file whole or not at all. Raises OSError."""
+    content = io.BytesIO()  # into a file, numpy reports a full disk without its reason
+    np.save(content, array)
+    write_bytes(path, content.getbuffer())
 
-    Raises UserError where the folder, or something in it, cannot be written (a full disk).
+
+def hold(folder: Path, who: str = "process", patience: float = -1) -> FileLock:
+    """Makes `folder` this process's own, until it ends or drops what this returns.
+
+    Where another one holds it, this says so and waits `patience` seconds (-1: as long as it takes);
+    then it is a UserError.
     """
-    from filelock import FileLock, Timeout
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.stat(lock.lock_file).st_mtime))
+        busy = f"{folder}: another {who} is at work there since {since}"
+        how_long = f"{patience:g} s " if patience >= 0 else ""
+        print(f"{busy}; waiting {how_long}for it to stop", file=sys.stderr, flush=True)
+        try:
+            lock.acquire(timeout=patience)
+        except Timeout:
+            raise UserError(f"{busy}; stop it, or choose another --exp_name") from None
+    os.utime(lock.lock_file)  # since when, for the next one that waits
+    return lock
 
+
+@contextlib.contextmanager
+def one_writer(folder: Path, advice: str = GOES_ON) -> Iterator[None]:
+    """Makes `folder` and holds it within the `with` block.
+
+    Raises UserError with the `advice` where something in it cannot be written (a full disk).
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE)
+        lock = hold(folder)
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"{folder}: another process is at work there; waiting for it", file=sys.stderr)
-            lock.acquire()
-        with contextlib.closing(contextlib.ExitStack()) as stack:
-            stack.callback(lock.release)
             yield
+        finally:
+            lock.release()
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"{error.filename or folder}: cannot be written: {reason}; what was made so far is"
-            " kept, and the same command goes on from there"
-        ) from error
+        place, reason = error.filename or folder, error.strerror or error
+        raise UserError(f"{place}: cannot be written: {reason}; {advice}") from error

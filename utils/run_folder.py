@@ -8,12 +8,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from utils.checkpoint import Checkpoints, read_json
 from utils.errors import UserError
@@ -32,7 +28,6 @@ WEIGHTS = {
 }
 VERSIONS_OF = ("torch", "transformers", "diffusers", "accelerate")
 START = ("model.autoencoder_path", "train.init_from")  # where a run's first weights come from
-PATIENCE = 30.0  # seconds that a training may take to save and stop
 
 
 # ---------------------------------------------------------------- a run's own folder
@@ -52,30 +47,10 @@ def finished_at(folder: Path) -> int | None:
     return made_with.get("step") if isinstance(made_with, dict) else None
 
 
-def claim(folder: Path, patience: float = PATIENCE) -> FileLock:
-    """Makes the run's folder this process's own, until it ends or drops what this returns.
-
-    Another training that is at work in it gets `patience` seconds to stop; then it is a UserError.
-    """
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.stat(lock.lock_file).st_mtime))
-        busy = f"{folder}: another training is at work there since {since}"
-        print(f"{busy}; waiting {patience:g} s for it to stop", file=sys.stderr, flush=True)
-        try:
-            lock.acquire(timeout=patience)
-        except Timeout:
-            raise UserError(f"{busy}; stop it, or choose another --exp_name") from None
-    os.utime(lock.lock_file)  # since when, for a second training
-    return lock
-
-
-def described(config: dict, step: int) -> dict:
+def described(config: dict, **more: object) -> dict:
     """What is saved as config.json: the resolved config, and what the weights were made with."""
     versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
-    return {**config, "made_with": {"commit": git_commit(), "step": step, **versions}}
+    return {**config, "made_with": {"commit": git_commit(), **more, **versions}}
 
 
 def git_commit() -> str | None:
@@ -154,16 +129,12 @@ def all_weights(log_dir: str, model_type: str) -> list[Path]:
     return sorted(folders, key=lambda folder: folder.stat().st_mtime)
 
 
-def find_weights(
-    path: str | None, log_dir: str, model_type: str, command: str | None = None
-) -> Path:
+def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
     """The folder of weights that `path` names, or that of the newest run in `log_dir`.
 
-    Args:
-        path: a run, a folder of weights or a hub model that is such a folder.
-        command: what trains such a model; None: that of the shipped config.
+    `path` is a run, a folder of weights or a hub model that is such a folder.
     """
-    advice = f"to train one, run: {command or TRAIN_COMMANDS[model_type]}"
+    advice = f"to train one, run: {TRAIN_COMMANDS[model_type]}"
     if path is None:
         folders = all_weights(log_dir, model_type)
         if not folders:

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from bins.benchmark.measure import Part, Ratio, alternate
+from bins.benchmark.measure import Part, alternate
 from bins.benchmark.synthetic import write_data
 from bins.tta.train import loop, make_task
 from config.load import load_config
 from models.base.dry_run import DryRun
+from models.tta.autoencoder.losses import adaptive_weight, hinge_discriminator_loss
 
 OURS = "this recipe's step"
 PLAIN = "the same networks, plainly"
@@ -33,7 +34,7 @@ def measure(config: str, overrides: list[str], rounds: int, root: Path) -> Part:
     lines = alternate({OURS: ours, PLAIN: plain(run)}, batch_size, rounds, device)
     part = Part("autoencoderkl", f"{config}, batch {batch_size}, with its discriminator", lines)
     wanted = "at least 4" if device.type == "cuda" else "at least 1.3"
-    part.ratios = [Ratio(f"{PLAIN} / {OURS}", part.seconds(PLAIN) / part.seconds(OURS), wanted)]
+    part.compare(PLAIN, OURS, f"{PLAIN} / {OURS}", wanted)
     return part
 
 
@@ -48,6 +49,7 @@ def plain(run: DryRun) -> Callable[[], None]:
     mel = next(task.batches(0))["mel"].to(run.accelerator.device)
     vae, discriminator, last = task.vae, task.discriminator, task.vae.last_layer
 
+    @torch.compiler.set_stance("force_eager")
     def step() -> None:
         posterior = vae.encode(mel)
         rebuilt = vae.decode(posterior.sample(torch.randn_like(posterior.mean)))
@@ -55,19 +57,15 @@ def plain(run: DryRun) -> Callable[[], None]:
         adversarial = -discriminator(rebuilt).mean()
         (of_nll,) = torch.autograd.grad(nll, last, retain_graph=True)
         (of_gan,) = torch.autograd.grad(adversarial, last, retain_graph=True)
-        weight = (of_nll.norm() / (of_gan.norm() + 1e-4)).clamp(0, loss.max_adapt_d_weight)
+        weight = adaptive_weight(of_nll, of_gan, loss.max_adapt_d_weight)
         kl = loss.kl_weight * posterior.kl().mean()
         (nll + kl + loss.disc_weight * weight * adversarial).backward()
         of_vae.step()
         of_vae.zero_grad(set_to_none=True)
         of_discriminator.zero_grad(set_to_none=True)
-        real, fake = discriminator(mel), discriminator(rebuilt.detach())
-        (0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())).backward()
+        fake = discriminator(rebuilt.detach())
+        hinge_discriminator_loss(discriminator(mel), fake).backward()
         of_discriminator.step()
         of_discriminator.zero_grad(set_to_none=True)
 
-    def as_written() -> None:
-        with torch.compiler.set_stance("force_eager"):
-            step()
-
-    return as_written
+    return step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -11,7 +12,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from bins.benchmark.measure import Line, Part, Ratio, count_gflop, reset_peak, seconds_of
+from bins.benchmark.measure import Line, Part, count_gflop, reset_peak, seconds_of
 from bins.benchmark.synthetic import write_t5
 from config.load import load_config
 from config.schema import Config
@@ -20,12 +21,11 @@ from models.tta.ldm.pipeline import Pipeline, PipelineSettings
 from models.tta.ldm.sampling import generate
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
-from models.vocoders.load import Vocoder, load_vocoder
+from models.vocoders.load import load_vocoder
 from utils.device import peak_memory
 
 PROMPT = "A man is whistling while rain falls on the roof of an old car"
 PLAIN_STEPS = 200
-FEW = 5  # from here on, each step of pndm is one more call of the U-Net
 OURS, PLAIN = "this recipe", f"{PLAIN_STEPS} steps of pndm, plainly"
 
 
@@ -48,30 +48,18 @@ def measure(
     def new() -> Pipeline:
         return new_pipeline(settings, load_config(vae_config), root / "t5")
 
-    ours = measure_ours(new().for_inference(device), vocoder, rounds, device)
-    plain = measure_plain(Plain(new(), device), vocoder, rounds, device)
-    wanted = "at least 20" if device.type == "cuda" else "at least 8"
-    about = f"{config}, one clip of {settings.preprocess.segment_frames} frames, vocoder included"
-    gain = Ratio(f"{PLAIN} / {OURS}", plain.seconds / ours.seconds, wanted)
-    return Part("inference", about, [ours, plain], [gain])
-
-
-def measure_ours(pipeline: Pipeline, vocoder: Vocoder, rounds: int, device: torch.device) -> Line:
-    sampling = pipeline.settings.sampling
-    line = timed(
-        OURS, lambda: list(generate(pipeline, vocoder, [PROMPT], sampling)), rounds, device
-    )
+    pipeline = new().for_inference(device)
+    sounds = partial(generate, pipeline, vocoder, [PROMPT], pipeline.settings.sampling)
+    ours = timed(OURS, lambda: list(sounds()), rounds, device)
     with mock.patch("models.tta.ldm.sampling.graphed", lambda function, *_: function):
-        line.gflop = count_gflop(lambda: pipeline([PROMPT], [0]))  # a graph's are not seen
-    return line
-
-
-def measure_plain(plain: Plain, vocoder: Vocoder, rounds: int, device: torch.device) -> Line:
-    rounds = rounds if device.type == "cuda" else 1
-    line = timed(PLAIN, lambda: vocoder(plain(PROMPT, PLAIN_STEPS)), rounds, device)
-    few, one_more = (count_gflop(lambda n=n: plain(PROMPT, n)) for n in (FEW, FEW + 1))
-    line.gflop = few + (PLAIN_STEPS - FEW) * (one_more - few)
-    return line
+        ours.gflop = count_gflop(lambda: pipeline([PROMPT], [0]))  # a graph's are not seen
+    plainly, rounds = Plain(new(), device), rounds if device.type == "cuda" else 1
+    plain = timed(PLAIN, lambda: vocoder(plainly(PROMPT)), rounds, device)
+    about = f"{config}, one clip of {settings.preprocess.segment_frames} frames, vocoder included"
+    part = Part("inference", about, [ours, plain])
+    wanted = "at least 20" if device.type == "cuda" else "at least 8"
+    part.compare(PLAIN, OURS, f"{PLAIN} / {OURS}", wanted)
+    return part
 
 
 @torch.no_grad()
@@ -100,13 +88,13 @@ class Plain:
             module.requires_grad_(False).eval().to(device)
 
     @torch.no_grad()
-    def __call__(self, prompt: str, steps: int) -> Tensor:
+    def __call__(self, prompt: str) -> Tensor:
         """mel [1, n_mel, frames]"""
         pipeline = self.pipeline
         settings, vae = pipeline.settings, pipeline.vae
         noise = dataclasses.asdict(settings.noise_scheduler)
         scheduler = diffusers.PNDMScheduler.from_config(noise)
-        scheduler.set_timesteps(steps)
+        scheduler.set_timesteps(PLAIN_STEPS)
         text = pipeline.text_encoder.encode([prompt, ""])
         shape = vae.config.latent_shape(settings.mel.n_mel, settings.frames)
         latent = torch.randn(1, *shape).to(self.device)

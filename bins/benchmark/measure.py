@@ -17,6 +17,7 @@ from utils.device import peak_memory, precision, synchronise
 
 CLEAR_PEAK = "5"  # to /proc/self/clear_refs (man 5 proc)
 MATRIX = 2048  # rows and columns, to measure the matrix rate with
+SHOWN = {"bf16": "bf16", "no": "fp32"}
 PRECISIONS = {"bf16": torch.bfloat16, "no": torch.float32}
 
 
@@ -49,9 +50,10 @@ class Part:
     lines: list[Line] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
 
-    def seconds(self, name: str) -> float:
-        (found,) = [line.seconds for line in self.lines if line.name == name]
-        return found
+    def compare(self, slow: str, fast: str, name: str, wanted: str) -> None:
+        """Notes how many times as long as `fast` the line `slow` takes."""
+        seconds = {line.name: line.seconds for line in self.lines}
+        self.ratios.append(Ratio(name, seconds[slow] / seconds[fast], wanted))
 
 
 def alternate(
@@ -116,16 +118,16 @@ def matrix_gflops(name: str, device: torch.device, rounds: int = 10) -> float:
 def machine(device: torch.device) -> dict[str, object]:
     """What was measured on."""
     best = precision("auto", device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    rates = {p: round(matrix_gflops(p, device)) for p in dict.fromkeys([best, "no"])}
     return {
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
-        "precision": {"no": "fp32"}.get(best, best),
-        "matrix_gflops": {("fp32" if p == "no" else p): rate for p, rate in rates.items()},
+        "precision": SHOWN[best],
+        "matrix_gflops": {
+            SHOWN[p]: round(matrix_gflops(p, device)) for p in dict.fromkeys([best, "no"])
+        },
     }
 
 

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import parse_arguments, run_main
+from utils.cli import at_least_1, new_parser, parse_arguments, run_main
 from utils.errors import UserError
+from utils.table import text_table
 
 if TYPE_CHECKING:  # heavy, and --help is at once
     import torch
@@ -61,11 +62,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument(
         "words", nargs="*", metavar="part or key.path=value", help=f"{', '.join(PARTS)}; all"
     )
@@ -73,8 +70,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--latent", choices=("4_10_78", "4_5_39"), default="4_10_78", help="default: %(default)s"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--num_workers", type=int, help="to preprocess; default: all cores")
+    parser.add_argument("--rounds", type=at_least_1, default=3, help="default: %(default)s")
+    parser.add_argument("--num_workers", type=at_least_1, help="to preprocess; default: all cores")
     parser.add_argument("--json", metavar="FILE", help="write all figures there as well")
     arguments = parse_arguments(parser)
     arguments.overrides = [word for word in arguments.words if "=" in word]
@@ -82,10 +79,6 @@ def parse() -> argparse.Namespace:
     unknown = [part for part in arguments.parts if part not in PARTS]
     if unknown:
         raise UserError(f"{unknown[0]!r} is no part; there are {', '.join(PARTS)}")
-    for name in ("rounds", "num_workers"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value} must be at least 1")
     return arguments
 
 
@@ -120,13 +113,12 @@ def described(machine: dict[str, object]) -> str:
 def show(part: Part, machine: dict[str, object]) -> None:
     """A part's table, and what is to be reached."""
     print(f"\n{part.name}: {part.about}")
-    print(f"  {'':44}{'seconds':>10}{'clips/s':>10}{'GFLOP':>10}{'GFLOP/s':>10}{'GiB':>8}")
+    rows = [["", "seconds", "clips/s", "GFLOP", "GFLOP/s", "GiB"]]
     for line in part.lines:
-        work = f"{line.gflop:10.0f}{line.gflop / line.seconds:10.0f}" if line.gflop else " " * 20
-        memory = f"{line.gib:8.1f}" if line.gib else ""
-        print(
-            f"  {line.name:44}{line.seconds:10.2f}{line.clips / line.seconds:10.3g}{work}{memory}"
-        )
+        speed = [f"{line.seconds:.2f}", f"{line.clips / line.seconds:.3g}"]
+        work = [f"{line.gflop:.0f}", f"{line.gflop / line.seconds:.0f}"] if line.gflop else ["", ""]
+        rows.append([line.name, *speed, *work, f"{line.gib:.1f}" if line.gib else ""])
+    print(text_table(rows, indent=2))
     best = machine["matrix_gflops"][machine["precision"]]
     if part.lines[0].gflop:
         share = part.lines[0].gflop / part.lines[0].seconds / best

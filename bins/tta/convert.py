@@ -14,13 +14,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import run_main
+from utils.cli import run_main, with_home
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,10 +34,11 @@ AUDIOLDM_CONFIG = "egs/tta/audioldm/exp_config_audioldm_vae.json"
 
 def main() -> None:
     arguments = parse()
-    if arguments.verb == "import":
-        import_weights(arguments)
-    else:
-        export_model(arguments)
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # one for every file that it reads or writes
+    verbs = {"import": import_weights, "export": export_model}
+    verbs[arguments.verb](arguments)
 
 
 def parse() -> argparse.Namespace:
@@ -50,13 +50,10 @@ def parse() -> argparse.Namespace:
         "import", help="published weights to a folder of ours", allow_abbrev=False
     )
     come.add_argument("--from", dest="format", required=True, choices=FORMATS)
-    come.add_argument(
-        "--to", required=True, metavar="DIR", type=expanduser, help="the folder to make"
-    )
+    come.add_argument("--to", required=True, metavar="DIR", help="the folder to make")
     come.add_argument("files", nargs="+", metavar="FILE", help="files or folders of one model")
     come.add_argument(
         "--config",
-        type=expanduser,
         help="AudioLDM config for what the files do not tell, such as the mel; default:"
         f" {OWN_CONFIG}, for diffusers and audioldm {AUDIOLDM_CONFIG}",
     )
@@ -67,28 +64,20 @@ def parse() -> argparse.Namespace:
         help="of the maps that a diffusers network works on; default: time_mel, as AudioLDM's are,"
         " or what a mel_config.json beside the weights says",
     )
-    come.add_argument(
-        "--vae", metavar="DIR", type=expanduser, help="a VAE of ours, to go with a U-Net"
-    )
-    come.add_argument(
-        "--text_encoder", metavar="NAME", type=expanduser, help="a T5 (hub or folder), likewise"
-    )
+    come.add_argument("--vae", metavar="DIR", help="a VAE of ours, to go with a U-Net")
+    come.add_argument("--text_encoder", metavar="NAME", help="a T5 (hub or folder), likewise")
 
     go = verbs.add_parser(
         "export", help="a trained model to a folder of another format", allow_abbrev=False
     )
     go.add_argument("--to", dest="format", required=True, choices=("diffusers",))
-    go.add_argument("--checkpoint_path", type=expanduser, help="stage-2 run; default: the newest")
-    go.add_argument(
-        "--log_dir", type=expanduser, default="ckpts/tta", help="where runs are looked for"
-    )
-    go.add_argument(
-        "--vocoder", type=expanduser, help="griffin_lim, or a HiFi-GAN's folder; default: the run's"
-    )
+    go.add_argument("--checkpoint_path", help="stage-2 run; default: the newest")
+    go.add_argument("--log_dir", default="ckpts/tta", help="where runs are looked for")
+    go.add_argument("--vocoder", help="griffin_lim, or a HiFi-GAN's folder; default: the run's")
     go.add_argument("--license", default="other", help="of the weights, as mit or cc-by-4.0")
     go.add_argument("--push_to_hub", metavar="NAME", help="upload it as this model, owner/name")
-    go.add_argument("out", metavar="OUT_DIR", type=expanduser, help="the folder to make")
-    return parser.parse_args()
+    go.add_argument("out", metavar="OUT_DIR", help="the folder to make")
+    return parser.parse_args([with_home(word) for word in sys.argv[1:]])
 
 
 def new_folder(option: str, name: str) -> Path:
@@ -99,17 +88,9 @@ def new_folder(option: str, name: str) -> Path:
     return path
 
 
-def without_bars() -> None:
-    """Keeps transformers from drawing a bar for every file that it reads or writes."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
 def import_weights(arguments: argparse.Namespace) -> None:
     """Reads the files, adds what the options name, writes the folder, says how to use it."""
     to = new_folder("--to", arguments.to)
-    without_bars()
     found = read_files(arguments)
     if arguments.vae is not None:
         from models.tta.autoencoder.saved import load_vae
@@ -136,9 +117,8 @@ def read_files(arguments: argparse.Namespace) -> Imported:
     from models.tta.convert.latent_diffusion import read_amphion, read_audioldm
     from utils.hub import SAFE, model_folder
 
-    files = [
-        model_folder(expanduser(f), (*SAFE, "*.bin", "g_*", "generator_*")) for f in arguments.files
-    ]
+    patterns = (*SAFE, "*.bin", "g_*", "generator_*")
+    files = [model_folder(name, patterns) for name in arguments.files]
     defaults = read_defaults(arguments)
     if arguments.format == "amphion":
         return read_amphion(files, defaults)
@@ -181,7 +161,6 @@ def read_hifigan(files: list[Path]) -> HiFiGAN:
 def export_model(arguments: argparse.Namespace) -> None:
     """Writes the folder, and uploads it where that is asked for."""
     out = new_folder("OUT_DIR", arguments.out)
-    without_bars()
     from models.tta.convert.model_card import model_card
     from models.tta.convert.to_diffusers import export
     from models.tta.ldm.pipeline import read_pipeline

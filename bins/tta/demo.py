@@ -9,25 +9,20 @@ Sounds that are there already are not made again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import parse_arguments, run_main
+from utils.cli import new_parser, parse_arguments, run_main
 from utils.errors import UserError
 
 SEED = 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--output_dir", default="quickstart", help="default: %(default)s")
     parser.add_argument("--clips_per_kind", type=int, default=80, help="default: %(default)s")
     parser.add_argument("--prompts_per_kind", type=int, default=10, help="default: %(default)s")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import run_main
+from utils.cli import at_least_1, run_main
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 def main() -> None:
     arguments = parse()
-    for name in ("num_samples", "batch_size"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} {getattr(arguments, name)} must be at least 1")
     make_sounds(arguments, read_prompts(arguments.text, arguments.text_file))
 
 
@@ -39,13 +36,17 @@ def parse() -> argparse.Namespace:
         allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--text", help="what to hear; where it begins with a dash, --text=-...")
+    what.add_argument(
+        "--text", type=in_utf8, help="what to hear; where it begins with a dash, --text=-..."
+    )
     what.add_argument("--text_file", type=expanduser, help="a file with a prompt on each line")
-    parser.add_argument("--num_samples", type=int, default=1, help="sounds for each prompt")
+    parser.add_argument("--num_samples", type=at_least_1, default=1, help="sounds for each prompt")
     parser.add_argument("--seed", type=int, help="of the first sound, + 1 each; default: 0")
     parser.add_argument("--num_steps", type=int, help="sampling steps; default: the model's")
     parser.add_argument("--guidance_scale", type=float, help="1: none; default: the model's")
-    parser.add_argument("--negative_text", help="what not to hear; default: the model's")
+    parser.add_argument(
+        "--negative_text", type=in_utf8, help="what not to hear; default: the model's"
+    )
     parser.add_argument("--duration", type=float, help="seconds; default: the training length")
     parser.add_argument("--sampler", help="ddim, dpm++, pndm or unipc; default: the model's")
     parser.add_argument(
@@ -66,9 +67,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--output_dir", type=expanduser, default="output", help="default: %(default)s"
     )
-    parser.add_argument("--batch_size", type=int, default=8, help="sounds made at a time")
+    parser.add_argument("--batch_size", type=at_least_1, default=8, help="sounds made at a time")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
     return parser.parse_args()
+
+
+def in_utf8(text: str) -> str:
+    """An argument's type: a text that a receipt can hold."""
+    if text.encode("utf-8", "replace").decode() != text:
+        raise argparse.ArgumentTypeError(f"{text!r} must be text in UTF-8")
+    return text
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,9 +99,6 @@ def read_prompts(text: str | None, text_file: str | None) -> list[str]:
         prompts = [line.strip() for line in lines if line.strip()]
     if not prompts or not all(prompts):
         raise UserError('there is no text; say what to hear: --text "A man is whistling"')
-    for prompt in prompts:
-        if prompt.encode("utf-8", "replace").decode() != prompt:
-            raise UserError(f"{prompt!r} must be text in UTF-8")
     return prompts
 
 

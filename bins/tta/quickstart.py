@@ -6,16 +6,13 @@ python bins/tta/quickstart.py samplers  how many sounds are recognised, by sampl
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import parse_arguments, run_main
-from utils.errors import UserError
+from utils.cli import new_parser, parse_arguments, run_main
 
 if TYPE_CHECKING:  # heavy, and --help is at once
     from config.schema import Config
@@ -24,26 +21,19 @@ STEPS = (3, 5, 10, 15, 25, 50)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("command", choices=("page", "samplers"))
     parser.add_argument("--output_dir", default="quickstart", help="default: %(default)s")
     arguments = parse_arguments(parser)
     folder = Path(arguments.output_dir)
 
     from config.load import load_config
+    from utils.checkpoint import read_json
 
     places = [f"preprocess.processed_dir={folder}/data", f"log_dir={folder}/runs"]
     config = load_config("egs/tta/quickstart/autoencoderkl.json", places)
-    try:
-        prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{error.filename}: no such file; first run: sh egs/tta/quickstart/run.sh"
-        ) from None
+    advice = "; first run: sh egs/tta/quickstart/run.sh"
+    prompts = read_json(folder / "prompts.json", list, advice)
     commands = {"page": make_page, "samplers": compare_samplers}
     commands[arguments.command](config, folder, prompts)
 

@@ -5,7 +5,6 @@ sh egs/tta/{autoencoderkl,audioldm,vocoder}/run_train.sh
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import pkgutil
 import sys
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import add_config_arguments, parse_arguments, run_main
+from utils.cli import add_config_arguments, new_parser, parse_arguments, run_main
 
 if TYPE_CHECKING:  # imports of seconds, which --help does without
     from accelerate import Accelerator
@@ -35,7 +34,7 @@ TASKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = new_parser(__doc__)
     add_config_arguments(parser, "egs/tta/audioldm/exp_config.json")
     parser.add_argument("--exp_name", help="folder in log_dir; default: the config's name")
     parser.add_argument(
@@ -79,10 +78,11 @@ def train(config: Config, exp_name: str, dry_run: bool) -> None:
 
 def make_task(config: Config, accelerator: Accelerator, checkpoint: Path | None) -> Task:
     """The model of `config`, from `checkpoint` or (None) anew."""
-    from models.base.accelerator import make_share
+    from processors.stream import Share
 
-    task = pkgutil.resolve_name(TASKS[config.model_type])
-    return task(config, accelerator, make_share(config, accelerator), checkpoint)
+    train, rank, world_size = config.train, accelerator.process_index, accelerator.num_processes
+    share = Share(train.batch_size, train.gradient_accumulation_steps, rank, world_size)
+    return pkgutil.resolve_name(TASKS[config.model_type])(config, accelerator, share, checkpoint)
 
 
 def loop(run: Run | DryRun) -> None:

@@ -7,10 +7,9 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, get_int_from_env
+from accelerate.utils import DistributedDataParallelKwargs, get_int_from_env, parse_flag_from_env
 
 from config.schema import Config
-from processors.stream import Share
 from utils.device import precision
 from utils.errors import UserError
 
@@ -36,7 +35,7 @@ def make_accelerator(config: Config) -> Accelerator:
         )
     # Without a GPU, accelerate takes note of a launcher's processes only if told to use the CPU.
     launched = world_size > 1
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "y", "on")
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
     on_cpu = on_cpu or (launched and not torch.cuda.is_available())
     state = PartialState(cpu=on_cpu, **({"timeout": PATIENCE} if launched else {}))
     if state.num_processes != world_size:
@@ -70,14 +69,4 @@ def _no_launcher(found: str) -> UserError:
         f" launcher of several processes sets it, but {found}. To train with one process, run: env"
         f" {' '.join(f'-u {name}' for name in names)} COMMAND; to train with several, start them"
         " with torchrun or accelerate launch"
-    )
-
-
-def make_share(config: Config, accelerator: Accelerator) -> Share:
-    """This process's part of every batch."""
-    return Share(
-        config.train.batch_size,
-        config.train.gradient_accumulation_steps,
-        accelerator.process_index,
-        accelerator.num_processes,
     )

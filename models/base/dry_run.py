@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 from accelerate.utils import broadcast_object_list, set_seed
+from tqdm import tqdm
 
 from config.schema import Config
 from models.base.accelerator import make_accelerator
@@ -18,6 +20,7 @@ from models.base.metrics import Metrics, shown
 from models.base.run import TaskMaker, check_mels
 from models.base.watch import Watch
 from utils.device import peak_memory, synchronise
+from utils.table import text_table
 
 STEPS = 3  # of which the first one compiles, loads kernels and asks for memory
 
@@ -45,9 +48,15 @@ class DryRun:
         self.step = self.task.joint_step
         self.last_step = self.step + STEPS
         self.metrics = Metrics(self.accelerator)
-        self.watch = Watch(open_log(None), self.task.clips_of, self.task.troubles)
+        self.watch = Watch(open_log(None), self.task)
         self.clock = Clock()
-        self.bar = Stopwatch(self.accelerator.device)
+        self.bar = self  # which the loop updates after every step
+        self._times = [time.perf_counter()]
+
+    def update(self) -> None:
+        """Notes when a step is done, to the end of the device's work, in place of a bar."""
+        synchronise(self.accelerator.device)
+        self._times.append(time.perf_counter())
 
     def stop_requested(self) -> bool:
         return False
@@ -62,15 +71,16 @@ class DryRun:
         self.watch.check(metrics, self.last_step, 0.0)
         valid = self.task.validate()
         if self.accelerator.is_main_process:
-            for name, text in self._findings(metrics, valid):
-                print(f"{name:<26}{text}")
+            print(text_table(self._findings(metrics, valid), left=(0, 1)))
         self.accelerator.wait_for_everyone()
         self._folder.cleanup()
         self.accelerator.end_training()
 
     def _findings(self, metrics: dict, valid: dict) -> list[tuple[str, str]]:
         accelerator, train = self.accelerator, self.config.train
-        clips, seconds = train.batch_size, min(self.bar.seconds[1:])
+        clips = train.batch_size
+        seconds = min(end - start for start, end in itertools.pairwise(self._times[1:]))
+        to_the_end = tqdm.format_interval(seconds * train.max_steps)
         mixed = accelerator.mixed_precision
         return [
             ("model", self.config.model_type),
@@ -80,7 +90,7 @@ class DryRun:
             ("precision", {"no": "fp32"}.get(mixed, mixed)),
             ("memory", f"{peak_memory(accelerator.device) / 2**30:.2f} GiB, each process"),
             ("a step", f"{seconds:.3f} s, {clips} clips, {clips / seconds:.1f} clips/s"),
-            ("to the end", f"{train.max_steps} steps, {duration(seconds * train.max_steps)}"),
+            ("to the end", f"{train.max_steps} steps, {to_the_end}"),
             ("metrics of a step", shown(metrics)),
             ("one validation batch", shown(valid) if valid else "valid.json holds no clip"),
             *(("note", note) for note in self.task.notes),
@@ -88,29 +98,6 @@ class DryRun:
         ]
 
 
-class Stopwatch:
-    """Times the steps, each to the end of the device's work."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds: list[float] = []
-        self._since = time.perf_counter()
-
-    def update(self) -> None:
-        """One step is done."""
-        synchronise(self.device)
-        now = time.perf_counter()
-        self.seconds.append(now - self._since)
-        self._since = now
-
-
 def count(module: torch.nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def duration(seconds: float) -> str:
-    """93784 -> "26 h 3 min"; 75 -> "1 min 15 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"

@@ -37,10 +37,12 @@ from utils.checkpoint import (
 )
 from utils.device import compiles
 from utils.errors import UserError
+from utils.files import hold
 from utils.progress import progress
-from utils.run_folder import check_same_model, claim, described, run_folder
+from utils.run_folder import check_same_model, described, run_folder
 from utils.threads import ThreadWatch
 
+PATIENCE = 30.0  # seconds that another training in the folder may take to save and stop
 START = {"step": 0, "best_step": None, "best_loss": None}
 TaskMaker = Callable[[Config, Accelerator, Path | None], Task]
 
@@ -59,7 +61,7 @@ class Run:
         check_mels(config)
         self.lock = None
         if self.main and self.folder.is_dir():  # before the newest checkpoint is looked for
-            self.lock = claim(self.folder)
+            self.lock = hold(self.folder, "training", PATIENCE)
         self.accelerator.wait_for_everyone()
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints", config.train.keep_checkpoint_max
@@ -92,7 +94,7 @@ class Run:
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
             if self.lock is None:
-                self.lock = claim(self.folder, patience=0)
+                self.lock = hold(self.folder, "training", patience=0)
             self.checkpoints.clear_unfinished()
             write_json(self.folder / "config.json", self._described())
             self.log = open_log(self.folder)
@@ -103,20 +105,15 @@ class Run:
 
     def _start(self, exp_name: str) -> None:
         """Says what is about to happen; starts what watches the run, and the clock."""
+        accelerator, begins = self.accelerator, "resumes at" if self.step else "from"
+        size = sum(p.numel() for m in self.task.trainable.values() for p in m.parameters()) / 1e6
         self.log.info(
-            "%s: %s, %.1f M parameters, on %s, %s, %d process(es), %s step %d of %d",
-            self.folder,
-            self.config.model_type,
-            sum(p.numel() for m in self.task.trainable.values() for p in m.parameters()) / 1e6,
-            self.accelerator.device,
-            self.accelerator.mixed_precision,
-            self.accelerator.num_processes,
-            "resumes at" if self.step else "from",
-            self.step,
-            self.last_step,
+            f"{self.folder}: {self.config.model_type}, {size:.1f} M parameters, on"
+            f" {accelerator.device}, {accelerator.mixed_precision}, {accelerator.num_processes}"
+            f" process(es), {begins} step {self.step} of {self.last_step}"
         )
         self.metrics = Metrics(self.accelerator)
-        self.watch = Watch(self.log, self.task.clips_of, self.task.troubles)
+        self.watch = Watch(self.log, self.task)
         self.threads = ThreadWatch(self.log, self.accelerator.device)
         self.bar = progress(
             total=self.last_step,
@@ -219,9 +216,7 @@ class Run:
             self.task.save_for_inference(folder)
 
     def _described(self) -> dict:
-        description = described(self.config.to_dict(), self.step)
-        description["made_with"] |= self.task.made_from
-        return description
+        return described(self.config.to_dict(), step=self.step, **self.task.made_from)
 
     def _keep_folder(self) -> None:
         """Makes the run's folder anew where it was renamed or removed while training."""
@@ -229,10 +224,8 @@ class Run:
             return
         if not self.folder.exists() or self.folder.stat().st_ino != self._inode:
             self.log.warning(
-                "step %d: %s was renamed or removed; the run goes on in a new folder there,"
-                " from which the same command resumes",
-                self.step,
-                self.folder,
+                f"step {self.step}: {self.folder} was renamed or removed; the run goes on in a new"
+                " folder there, from which the same command resumes"
             )
             self.tensorboard.close()
             self.lock = None

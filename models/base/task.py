@@ -9,7 +9,8 @@ bins/tta/train.py. Order of calls:
     batches(step)             once; then, for every micro-batch of every step:
         losses(batch, ...)        the loop calls backward on each value before it takes the next
     after_step(step, means)   once a step, after the optimizers
-    validate, samples, save_for_inference, save_training     between steps, when they are due
+    validate, samples, save_for_inference, save_training     between steps, when they are due;
+        in the first three the weights are the average, where there is one
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Task(Protocol):
 
     Attributes:
         trainable: the networks that learn, by name.
-        optimizers: one for each of them, by the same name.
+        optimizers: one for each of them, by the same name, as modules.optimizer.adamw makes it.
         wrapped: the networks as accelerate prepared them, whose gradients processes exchange.
         ema: the average that inference uses in place of the weights, if there is one.
         train_records, valid_records: the data. A dry run shortens them before `prepare_data`.

@@ -6,9 +6,10 @@ Nothing here waits for the device between summaries: flags stay on it until they
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import torch
+
+from models.base.task import Task
 
 GIVE_UP_AFTER = 5  # steps in a row whose loss or gradient is not finite
 LASTING = 3  # summaries in a row that show a trouble, before it is called one
@@ -21,20 +22,9 @@ class Watch:
     Attributes: gave_up, whether the run should stop now, and advice, what to try then.
     """
 
-    def __init__(
-        self,
-        log: logging.Logger,
-        clips_of: Callable[[int], list[str]],
-        troubles_in: Callable[[dict[str, float]], dict[str, str]],
-    ) -> None:
-        """Of one run.
-
-        Args:
-            log: where warnings go.
-            clips_of: names the clips of a step (`Task.clips_of`).
-            troubles_in: names what is wrong with a summary's means (`Task.troubles`).
-        """
-        self.log, self.clips_of, self.troubles_in = log, clips_of, troubles_in
+    def __init__(self, log: logging.Logger, task: Task) -> None:
+        """Warns in `log` of what `task` finds wrong, and names its clips."""
+        self.log, self.task = log, task
         self.gave_up, self.advice = False, ""
         self._flags: list[tuple[int, torch.Tensor]] = []
         self._skipped_in_a_row = 0
@@ -54,7 +44,7 @@ class Watch:
                 self.log.warning(
                     "step %d: loss or gradient not finite, step skipped; its clips: %s",
                     step + 1,
-                    ", ".join(self.clips_of(step)),
+                    ", ".join(self.task.clips_of(step)),
                 )
             if self._skipped_in_a_row >= GIVE_UP_AFTER and not self.gave_up:
                 self.gave_up = True
@@ -72,7 +62,7 @@ class Watch:
         named once, when LASTING summaries in a row have shown it.
         """
         self.read_flags()
-        troubles = self.troubles_in(metrics)
+        troubles = self.task.troubles(metrics)
         if waiting > WAITING:
             troubles["loader"] = (
                 f"{waiting:.0%} of the time goes into waiting for data; try a larger"

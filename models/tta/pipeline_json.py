@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config.schema import MelConfig
-from config.typed_json import Origins, build
+from config.typed_json import build
 from utils.checkpoint import read_json, write_json
 from utils.errors import UserError
 
@@ -67,14 +66,9 @@ def read_settings(
                 f"{path}: not the config of an {model_type}'s training: {error}; and there is no"
                 f" {PIPELINE_FILE} beside it"
             ) from None
-    return build(cls, data, (), Origins({}, str(path)))
+    return build(cls, data, path)
 
 
 def picked(cls: type, data: dict[str, Any]) -> dict[str, Any]:
     """The fields of the dataclass `cls` in `data`; KeyError where one is missing."""
     return {field.name: data[field.name] for field in dataclasses.fields(cls)}
-
-
-def picked_mel(config: dict[str, Any]) -> dict[str, Any]:
-    """The mel's settings in a training's config."""
-    return picked(MelConfig, config["preprocess"])

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from config.schema import MelConfig
-from config.typed_json import Origins, build
+from config.schema import MEL_KEYS, MelConfig
+from config.typed_json import build
 from processors.mel import SETTINGS_FILE, check_mel
 from utils.checkpoint import load_tensors, load_weights, read_json, write_json
 from utils.errors import UserError
@@ -104,7 +104,7 @@ def _read_own(folder: Path) -> HiFiGAN:
             f"{path}: missing; it must hold the settings of the mels that the vocoder was trained"
             " on, as the file of that name beside prepared mels does"
         )
-    mel = build(MelConfig, read_json(path), (), Origins({}, str(path)))
+    mel = build(MelConfig, read_json(path), path)
     return make_hifigan(config, mel, load_tensors(folder / "model.safetensors"), folder)
 
 
@@ -125,19 +125,11 @@ def read_published(settings: Path, weights: Path) -> HiFiGAN:
 
 
 def _published_mel(config: dict[str, Any], source: Path) -> MelConfig:
-    names = {
-        "sample_rate": "sampling_rate",
-        "n_fft": "n_fft",
-        "win_size": "win_size",
-        "hop_size": "hop_size",
-        "n_mel": "num_mels",
-        "fmin": "fmin",
-        "fmax": "fmax",
-    }
-    settings = {ours: config[theirs] for ours, theirs in names.items()}
+    theirs = {"sample_rate": "sampling_rate", "n_mel": "num_mels"}
+    settings = {name: config[theirs.get(name, name)] for name in MEL_KEYS}
     if settings["fmax"] is None and isinstance(settings["sample_rate"], int):
         settings["fmax"] = settings["sample_rate"] / 2  # what librosa takes null for
-    return build(MelConfig, settings, (), Origins({}, str(source)))
+    return build(MelConfig, settings, source)
 
 
 def _published_shape(config: dict[str, Any], source: Path) -> dict[str, Any]:

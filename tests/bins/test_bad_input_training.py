@@ -78,7 +78,7 @@ def train_file(trained):
     [
         ("", "not valid JSON"),
         ("[{", "not valid JSON"),
-        ("{}", "must hold a list of records, not dict"),
+        ("{}", "must hold a list, not dict"),
         ("[]", "no clip of Tiny has a mel"),
         ("[3]", "record 1: must be an object"),
         (json.dumps([RECORD, {"Dataset": "Tiny", "Uid": "x"}]), "record 2: Caption is missing"),
@@ -170,7 +170,7 @@ def test_weights_that_are_no_vae_of_ours(trained, refused, tmp_path):
     write_json(file, {"_class_name": "AutoencoderKL"})
     assert "must hold version 1 of the settings of an AutoencoderKL" in said(vae)
     file.write_text("{")
-    assert "not readable as JSON" in said(vae)
+    assert "not valid JSON" in said(vae)
     file.unlink()
     (vae / "config.json").write_text("{}")
     assert "not the config of an AutoencoderKL's training" in said(vae)

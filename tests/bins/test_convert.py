@@ -191,7 +191,7 @@ def test_hifigan_s_files_one_by_one_under_any_name(run, tmp_path):
     for files in ([weights], [tmp_path / "gone.json", weights], [weights, weights], [folder]):
         with pytest.raises(
             UserError,
-            match=r"a HiFi-GAN is a folder, or its|no g_XXXXXXXX|no such file|not readable",
+            match=r"a HiFi-GAN is a folder, or its|no g_XXXXXXXX|no such file|not valid JSON",
         ):
             run(*come, tmp_path / "again", *files)
 

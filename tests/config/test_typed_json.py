@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from config.typed_json import ConfigError, Origins, Place, Texts, build, fixed, typed
+from config.typed_json import ConfigError, Place, Texts, build, fixed, typed
 
 
 @typed
@@ -32,7 +32,7 @@ GOOD = {"inner": {"rate": 0.5, "kind": "a"}, "names": ["x"], "paths": {"x": "y"}
 
 
 def outer(**changes):
-    return build(Outer, {**GOOD, **changes}, (), Origins({("steps",): "near.json"}, "far.json"))
+    return build(Outer, {**GOOD, **changes}, "far.json", {("steps",): "near.json"})
 
 
 def test_values_become_what_the_types_say():
@@ -46,7 +46,7 @@ def test_whole_numbers_are_taken_for_others():
     class Point:
         x: float
 
-    (value,) = dataclasses.astuple(build(Point, {"x": 3}, (), Origins({}, "")))
+    (value,) = dataclasses.astuple(build(Point, {"x": 3}, "f"))
     assert (value, type(value)) == (3.0, float)
 
 
@@ -118,6 +118,9 @@ def test_those_made_by_code_are_checked_as_well():
         outer().steps = 4
 
 
-def test_a_place_below_which_something_stands_is_part_of_its_name():
-    with pytest.raises(ConfigError, match=r"^f: a\.b\.kinds: no such key; nearest: a\.b\.kind$"):
-        build(Inner, {"rate": 0.5, "kind": "a", "kinds": 1}, ("a", "b"), Origins({}, "f"))
+def test_a_key_that_no_file_is_known_of_came_with_the_object_that_it_is_in():
+    data = {**GOOD, "inner": {"rate": 0.5, "kind": "a", "kinds": 1}}
+    with pytest.raises(ConfigError, match=r"^near: inner\.kinds: no such key; nearest: inner\.ki"):
+        build(Outer, data, "far", {("inner",): "near"})
+    with pytest.raises(ConfigError, match=r"^own: inner\.kinds: no such key; nearest: inner\.ki"):
+        build(Outer, data, "far", {("inner",): "near", ("inner", "kinds"): "own"})

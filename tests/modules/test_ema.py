@@ -63,6 +63,15 @@ def test_late_steps_are_averaged_ten_at_a_time_and_for_all_ten():
     assert each > 30 * EVERY / EACH_STEP
 
 
+def test_ten_late_steps_at_once_keep_decay_to_the_tenth():
+    weights = Weights(0.0)
+    ema = EMA(weights, decay=0.9)
+    weights.fill(1.0)
+    for step in range(EACH_STEP, EACH_STEP + EVERY):
+        ema.update(step)
+    assert ema.shadow["held.0"].mean().item() == pytest.approx(1 - 0.9**10, abs=1e-6)
+
+
 def test_the_average_depends_on_steps_alone_so_a_resumed_run_has_the_same():
     weights = Weights(0.0)
     whole = EMA(weights, decay=0.9)

@@ -4,7 +4,9 @@ from preprocessors.audiocaps import read_audiocaps, stems_of
 from preprocessors.folder import SoundFolder
 from preprocessors.prepare import find_sounds
 from preprocessors.records import Skip
-from preprocessors.report import _naming
+from preprocessors.report import build_report
+from processors.metadata import SPLITS
+from tests.sounds import make_config
 from utils.errors import UserError
 
 HEADER = "audiocap_id,youtube_id,start_time,caption\n"
@@ -58,7 +60,9 @@ def test_every_way_to_name_a_file(tmp_path):
     source = read(tmp_path, sounds, train=TRAIN, val=VALID)
     assert sorted(files(tmp_path, source).values()) == sorted(sounds)
     clips, _ = find_sounds(SoundFolder(tmp_path), source)
-    assert _naming(source, clips) == {
+    splits, settings = {split: [] for split in SPLITS}, make_config(tmp_path).preprocess
+    report = build_report("AudioCaps", source, clips, [], {}, splits, [], settings)
+    assert report["naming"] == {
         "<audiocap_id>": 2,
         "<youtube_id>_<start ms>_<end ms>": 1,
         "<youtube_id>_<start s>": 1,

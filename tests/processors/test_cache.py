@@ -1,4 +1,4 @@
-import logging
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -9,14 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from processors import cache
-from processors.cache import (
-    ResidentRows,
-    Rows,
-    compute_blocks,
-    content_key,
-    missing_blocks,
-    open_rows,
-)
+from processors.cache import Rows, compute_rows, content_key
 from utils.device import fits
 from utils.errors import UserError
 
@@ -27,24 +20,34 @@ def block(number: int) -> np.ndarray:
     return np.arange(3 - number % 2)[:, None] + 10.0 * number
 
 
+def compute_blocks(folder, blocks, compute, accelerator=ONE) -> Rows:
+    """Blocks of one item each, which is the block's number."""
+    return compute_rows(folder, range(blocks), 1, lambda n: compute(n[0]), accelerator, "test")
+
+
+def everything(rows: Rows) -> np.ndarray:
+    return rows.take(np.arange(rows.first[-1])).numpy()
+
+
+def missing_blocks(folder, blocks: int) -> list[int]:
+    return [n for n in range(blocks) if not (folder / f"block-{n:05d}.npy").exists()]
+
+
 def test_rows_are_those_of_all_blocks(tmp_path):
-    compute_blocks(tmp_path, 4, block, ONE, "test")
-    rows, whole = Rows(tmp_path, 4), np.concatenate([block(n) for n in range(4)])
-    assert len(rows.all()) == len(whole) == 10
-    assert np.array_equal(rows.all(), whole)
-    assert rows.nbytes == whole.nbytes
+    rows = compute_blocks(tmp_path, 4, block)
+    whole = np.concatenate([block(n) for n in range(4)])
+    assert len(whole) == 10
+    assert np.array_equal(everything(rows), whole)
     numbers = np.array([[9, 0, 3], [3, 5, 4]])  # of several blocks, out of order, one twice
     assert np.array_equal(rows.take(numbers), whole[numbers])
 
 
 def test_rows_are_kept_in_a_device_s_memory_where_they_take_little_of_it(tmp_path, monkeypatch):
-    compute_blocks(tmp_path, 4, block, ONE, "test")
-    cpu, numbers = torch.device("cpu"), np.array([9, 0, 3])
-    mapped = open_rows(tmp_path, 4, cpu)
-    assert isinstance(mapped, Rows)  # a CPU's memory is where the mapping is read to anyway
-    monkeypatch.setattr(cache, "fits", lambda nbytes, device: nbytes == mapped.nbytes)
-    resident = open_rows(tmp_path, 4, cpu)
-    assert isinstance(resident, ResidentRows)
+    mapped, numbers = compute_blocks(tmp_path, 4, block), np.array([9, 0, 3])
+    assert mapped.resident is None  # a CPU's memory is where the mapping is read to anyway
+    monkeypatch.setattr(cache, "fits", lambda nbytes, device: nbytes == 10 * 8)
+    resident = compute_blocks(tmp_path, 4, block)
+    assert resident.resident.shape == (10, 1)
     assert torch.equal(resident.take(numbers), mapped.take(numbers))
 
 
@@ -63,13 +66,13 @@ def test_a_stopped_cache_goes_on_with_what_is_missing(tmp_path):
         return block(number)
 
     with pytest.raises(KeyboardInterrupt):
-        compute_blocks(tmp_path, 4, stop_at_two, ONE, "test")
+        compute_blocks(tmp_path, 4, stop_at_two)
     assert missing_blocks(tmp_path, 4) == [2, 3]
     done: list[int] = []
-    compute_blocks(tmp_path, 4, lambda n: done.append(n) or block(n), ONE, "test")
+    rows = compute_blocks(tmp_path, 4, lambda n: done.append(n) or block(n))
     assert done == [2, 3]
-    assert np.array_equal(Rows(tmp_path, 4).all(), np.concatenate([block(n) for n in range(4)]))
-    assert list(tmp_path.glob("*.tmp")) == []
+    assert len(everything(rows)) == 10
+    assert list(tmp_path.glob(".*.part")) == []
 
 
 def together(*calls) -> None:
@@ -83,7 +86,7 @@ def test_ranks_share_the_blocks_out(tmp_path, monkeypatch):
     barrier, said = threading.Barrier(2), {}
     rank = threading.local()
 
-    def of_main_process(value):  # as broadcasting does it
+    def broadcast(value):  # as broadcasting does it
         if rank.number == 0:
             said["value"] = value
         barrier.wait()
@@ -91,7 +94,7 @@ def test_ranks_share_the_blocks_out(tmp_path, monkeypatch):
         barrier.wait()
         return value
 
-    monkeypatch.setattr(cache, "_of_main_process", of_main_process)
+    monkeypatch.setattr(cache, "broadcast_object_list", broadcast)
     done: dict[int, list[int]] = {0: [], 1: []}
 
     def run(number: int) -> None:
@@ -99,6 +102,7 @@ def test_ranks_share_the_blocks_out(tmp_path, monkeypatch):
         accelerator = SimpleNamespace(
             process_index=number,
             num_processes=2,
+            device=torch.device("cpu"),
             is_main_process=number == 0,
             wait_for_everyone=barrier.wait,
         )
@@ -107,14 +111,14 @@ def test_ranks_share_the_blocks_out(tmp_path, monkeypatch):
             done[number].append(n)
             return block(n)
 
-        compute_blocks(tmp_path, 5, compute, accelerator, "test")
+        compute_blocks(tmp_path, 5, compute, accelerator)
         assert missing_blocks(tmp_path, 5) == []
 
     together(lambda: run(0), lambda: run(1))
     assert done == {0: [0, 2, 4], 1: [1, 3]}
 
 
-def test_a_second_run_waits_for_the_first_and_uses_its_result(tmp_path, caplog):
+def test_a_second_run_waits_for_the_first_and_uses_its_result(tmp_path, capsys):
     begun, go_on = threading.Event(), threading.Event()
     second: list[int] = []
 
@@ -125,35 +129,44 @@ def test_a_second_run_waits_for_the_first_and_uses_its_result(tmp_path, caplog):
 
     def run_second():
         assert begun.wait(30)
-        with caplog.at_level("INFO", logger="arion"):
-            threading.Timer(0.3, go_on.set).start()
-            compute_blocks(tmp_path, 3, lambda n: second.append(n) or block(n), ONE, "test")
+        threading.Timer(0.3, go_on.set).start()
+        rows = compute_blocks(tmp_path, 3, lambda n: second.append(n) or block(n))
+        assert len(everything(rows)) == 8
 
-    logging.getLogger("arion").propagate = True
-    together(lambda: compute_blocks(tmp_path, 3, slow, ONE, "test"), run_second)
+    together(lambda: compute_blocks(tmp_path, 3, slow), run_second)
     assert second == []
-    assert f"{tmp_path}: another process is writing there; waiting" in caplog.text
-    assert len(Rows(tmp_path, 3).all()) == 8
+    assert f"{tmp_path}: another process is at work there since 20" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_line_and_leaves_whole_blocks(tmp_path, monkeypatch):
-    compute_blocks(tmp_path, 2, block, ONE, "test")
+    compute_blocks(tmp_path, 2, block)
 
-    def full(file, rows):
-        file.write(b"half")
-        raise OSError("24 requested and 4 written")  # as numpy says it
+    def full(*_):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
-    with pytest.raises(UserError, match=r"cannot be written \(24 requested.*cache_dir=DIR"):
-        compute_blocks(tmp_path, 4, block, ONE, "test")
+    monkeypatch.setattr("utils.files.os.replace", full)
+    with pytest.raises(UserError, match=r"cannot be written: No space.*cache_dir=DIR"):
+        compute_blocks(tmp_path, 4, block)
     assert missing_blocks(tmp_path, 4) == [2, 3]
-    assert list(tmp_path.glob("*.tmp")) == []
+    assert list(tmp_path.glob(".*.part")) == []
+
+
+def test_a_block_that_is_half_written_is_missing(tmp_path, monkeypatch):
+    """Whatever ends the process there: nothing cleans up."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compute_blocks(tmp_path, 2, block)
+    assert missing_blocks(tmp_path, 2) == [0, 1]
 
 
 def test_a_complete_cache_is_only_read(tmp_path):
-    compute_blocks(tmp_path, 4, block, ONE, "test")
+    compute_blocks(tmp_path, 4, block)
     (tmp_path / ".lock").unlink(missing_ok=True)
-    compute_blocks(tmp_path, 4, None, ONE, "test")
+    compute_blocks(tmp_path, 4, None)
     assert not (tmp_path / ".lock").exists()
 
 

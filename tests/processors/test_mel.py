@@ -145,6 +145,6 @@ def test_settings_are_checked(tmp_path):
 def test_damaged_settings_are_a_clear_error(tmp_path, text):
     write_mel_settings(tmp_path, BASE)
     settings_path(tmp_path).write_text(text)
-    with pytest.raises(UserError, match=r"not the settings of a mel.*run_preprocess.sh"):
+    with pytest.raises(UserError, match=r"(?s)mel_config.json.*not the settings of a mel.*run_pre"):
         check_mel_settings(tmp_path, BASE)
     assert settings_differ(tmp_path, BASE)

@@ -14,11 +14,12 @@ import pytest
 
 from config.schema import MelConfig
 from processors.clips import Clip, Task, digest
-from processors.mel import mel_of_wav, read_mel_settings, write_mel_settings
+from processors.mel import check_mel_settings, mel_of_wav, settings_path, write_mel_settings
 from processors.mel_folder import MelFolder
 from tests.sounds import RATE, ROOT, make_mels_in_process, noise, write_sound
 from utils.audio import read_wav, write_wav
 from utils.errors import UserError
+from utils.files import one_writer
 
 MEL = MelConfig(RATE, 1024, 1024, 256, 80, 0.0, 8000.0)
 
@@ -66,7 +67,7 @@ def test_a_mel_is_that_of_its_sound(folder, sounds):
         np.testing.assert_array_equal(mel, mel_of_wav(read_wav(sounds / clip.file, RATE), MEL))
     names = {f"{seed}.npy" for seed in range(5)} | {"mel_config.json", "index.jsonl"}
     assert content(folder).keys() == names
-    assert read_mel_settings(folder.mel_dir.parent) == MEL
+    check_mel_settings(folder.mel_dir.parent, MEL)
 
 
 def test_the_number_of_workers_changes_nothing(folder, sounds, tmp_path):
@@ -139,10 +140,10 @@ def test_other_settings_redo_all_and_leave_no_mixture(folder, sounds, monkeypatc
             again.make(clips, 1, "Sounds")
     # There is no mel of the old settings, and no word that those there are good.
     assert not list(folder.mel_dir.glob("*.npy"))
-    assert read_mel_settings(folder.mel_dir.parent) is None
+    assert not settings_path(folder.mel_dir.parent).exists()
     assert len(go(again, clips)) == 5
     assert np.load(folder.mel_dir / "0.npy").shape[0] == 40
-    assert read_mel_settings(folder.mel_dir.parent) == again.mel
+    check_mel_settings(folder.mel_dir.parent, again.mel)
 
 
 def test_damaged_settings_and_index_are_made_anew(folder, sounds):
@@ -193,7 +194,10 @@ def test_a_disk_that_takes_only_half_of_a_mel_is_a_clear_error(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"a\.npy: cannot be written: File too large"):
+        with (
+            pytest.raises(UserError, match=r"a\.npy: cannot be written: File too large"),
+            one_writer(tmp_path),
+        ):
             task.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

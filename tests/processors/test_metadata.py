@@ -1,6 +1,7 @@
 import contextlib
 import json
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from processors.metadata import (
     load_split,
     mel_path,
     metadata_text,
-    read_metadata,
+    read_records,
     split_path,
 )
 from tests.sounds import make_config
 from utils.errors import UserError
 from utils.files import write_text
 
+read_metadata = partial(read_records, dataset="Sounds")
 GOOD = {"Dataset": "Sounds", "Uid": "dogs/bark 1", "Caption": "A dog barks"}
 
 
@@ -37,13 +39,13 @@ def put_mel(config, record) -> None:
 def test_records_come_back_with_all_their_keys(tmp_path):
     records = [GOOD, {**GOOD, "Uid": "-é \"'\n🐕", "Kind": "dog", "Loud": 3.5}]
     write_text(tmp_path / "train.json", metadata_text(records))
-    assert read_metadata(tmp_path / "train.json") == records
+    assert read_records(tmp_path / "train.json", "Sounds") == records
     assert metadata_text([]) == "[]\n"
 
 
 def test_a_byte_order_mark_is_accepted(tmp_path):
     (tmp_path / "train.json").write_bytes(b"\xef\xbb\xbf" + json.dumps([GOOD]).encode())
-    assert read_metadata(tmp_path / "train.json") == [GOOD]
+    assert read_records(tmp_path / "train.json", "Sounds") == [GOOD]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_a_byte_order_mark_is_accepted(tmp_path):
         ("", "not valid JSON"),
         ("[{]", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
-        ("{}", "must hold a list of records, not dict"),
+        ("{}", "must hold a list, not dict"),
         ("[1]", "record 1: must be an object"),
         ([GOOD, {"Uid": "a", "Caption": "b"}], "record 2: Dataset is missing"),
         ([{**GOOD, "Uid": 7}], "record 1: Uid must be text, not 7"),
@@ -67,16 +69,16 @@ def test_a_byte_order_mark_is_accepted(tmp_path):
 def test_faults_name_file_record_and_rule(tmp_path, content, message):
     write(tmp_path, content)
     with pytest.raises(UserError, match=message) as caught:
-        read_metadata(tmp_path / "Sounds" / "train.json")
+        read_records(tmp_path / "Sounds" / "train.json", "Sounds")
     assert "train.json" in str(caught.value)
 
 
 def test_not_utf8_and_a_folder(tmp_path):
     (tmp_path / "train.json").write_bytes(b'[{"Caption": "caf\xe9"}]')
     with pytest.raises(UserError, match="UTF-8"):
-        read_metadata(tmp_path / "train.json")
+        read_records(tmp_path / "train.json", "Sounds")
     with pytest.raises(UserError, match="cannot be read"):
-        read_metadata(tmp_path)
+        read_records(tmp_path, "Sounds")
 
 
 @pytest.mark.parametrize("uid", ["a", "-a", "a b", "...", "..a", "a/b.c", "'", '"', "\n", "é🐕"])
@@ -114,9 +116,10 @@ def test_any_content_is_read_or_a_user_error_and_no_other(tmp_path_factory, cont
     path = tmp_path_factory.getbasetemp() / "fuzz.json"
     path.write_bytes(content)
     with contextlib.suppress(UserError):
-        assert all(fault_of_uid(record["Uid"]) is None for record in read_metadata(path))
+        assert all(fault_of_uid(record["Uid"]) is None for record in read_records(path, "Sounds"))
 
 
+names = st.just("Sounds") | st.text()
 texts = st.text() | st.sampled_from(["a", "a/b", "../x", "/x", "Rain", " ", "\ud800"])
 
 
@@ -124,7 +127,7 @@ texts = st.text() | st.sampled_from(["a", "a/b", "../x", "/x", "Rain", " ", "\ud
 @given(
     st.lists(
         st.fixed_dictionaries(
-            {"Dataset": texts, "Uid": texts, "Caption": texts}, optional={"Kind": json_values}
+            {"Dataset": names, "Uid": texts, "Caption": texts}, optional={"Kind": json_values}
         )
     )
 )
@@ -133,15 +136,16 @@ def test_records_come_back_as_they_are_unless_one_breaks_a_rule(tmp_path_factory
     path.write_text(json.dumps(records))
     fine = all(
         fault_of_uid(record["Uid"]) is None
+        and record["Dataset"] == "Sounds"
         and record["Caption"].strip()
         and not any("\ud800" <= c <= "\udfff" for name in GOOD for c in record[name])
         for record in records
     )
     if fine:
-        assert read_metadata(path) == records
+        assert read_records(path, "Sounds") == records
     else:
         with pytest.raises(UserError, match=r"record [0-9]+: (Dataset|Uid|Caption) "):
-            read_metadata(path)
+            read_records(path, "Sounds")
 
 
 def test_load_split_leaves_out_what_has_no_mel(tmp_path, caplog):

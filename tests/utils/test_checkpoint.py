@@ -67,10 +67,11 @@ def test_weights_of_another_model_are_listed(tmp_path):
     module = torch.nn.Linear(2, 3)
     with pytest.raises(UserError) as caught:
         load_weights(module, {"weight": torch.zeros(2, 3), "other": torch.zeros(1)}, tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path}: weights of another model than its config says:\n"
-        "  missing: bias\n  left over: other\n  weight: shape [2, 3], not [3, 2]"
-    )
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path}: weights of another model than its config says: Missing")
+    assert 'Missing key(s) in state_dict: "bias"' in said
+    assert 'Unexpected key(s) in state_dict: "other"' in said
+    assert "size mismatch for weight" in said
 
 
 def test_an_optimizer_goes_on_as_if_it_had_never_stopped(tmp_path):

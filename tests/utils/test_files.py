@@ -71,7 +71,7 @@ def test_one_writer_at_a_time_and_a_killed_one_holds_nothing(tmp_path, capsys, k
             waited = time.monotonic() - start
         assert holder.wait() == (-9 if killed else 0)
     assert waited < 30
-    said = "another process is at work there; waiting for it"
+    said = "another process is at work there since 20"
     assert (said in capsys.readouterr().err) != killed
 
 

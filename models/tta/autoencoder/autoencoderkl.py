@@ -17,59 +17,60 @@ from modules.resnet import Downsample, Norm, ResnetBlock, Upsample
 EPS = 1e-6  # of every group norm here
 
 
+def residual_blocks(width_in: int, width: int, count: int, norm: Norm) -> nn.ModuleList:
+    widths = [width_in] + [width] * count
+    return nn.ModuleList(ResnetBlock(widths[i], widths[i + 1], norm) for i in range(count))
+
+
 class MiddleBlock(nn.Module):
     """Two residual blocks, with self-attention between them or not."""
 
-    def __init__(self, channels: int, attention: bool, norm: Norm) -> None:
+    def __init__(self, width: int, attention: bool, norm: Norm) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList([MapAttention(channels, norm)] if attention else [])
-        self.resnets = nn.ModuleList(ResnetBlock(channels, channels, norm) for _ in range(2))
+        self.attentions = nn.ModuleList([MapAttention(width, norm)] if attention else [])
+        self.resnets = residual_blocks(width, width, 2, norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.resnets[0](x)
-        for attention in self.attentions:
-            x = attention(x)
-        return self.resnets[1](x)
+        for block in (self.resnets[0], *self.attentions, self.resnets[1]):
+            x = block(x)
+        return x
 
 
-class DownBlock(nn.Module):
+class Block(nn.Module):
+    """Lists of modules that follow each other."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for modules in self.children():
+            for module in modules:
+                x = module(x)
+        return x
+
+
+class DownBlock(Block):
     """Residual blocks at one resolution, then half of it except at the last level."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, num_blocks: int, norm: Norm, last: bool
-    ) -> None:
+    def __init__(self, width_in: int, width: int, count: int, norm: Norm, last: bool) -> None:
         super().__init__()
-        widths = [in_channels] + [out_channels] * num_blocks
-        self.resnets = nn.ModuleList(
-            ResnetBlock(widths[i], widths[i + 1], norm) for i in range(num_blocks)
-        )
-        self.downsamplers = nn.ModuleList([] if last else [Downsample(out_channels, pad_end=True)])
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for block in (*self.resnets, *self.downsamplers):
-            x = block(x)
-        return x
+        self.resnets = residual_blocks(width_in, width, count, norm)
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(width, pad_end=True)])
 
 
-class UpBlock(nn.Module):
+class UpBlock(Block):
     """Residual blocks at one resolution, then twice of it except at the last level."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, num_blocks: int, norm: Norm, last: bool
-    ) -> None:
+    def __init__(self, width_in: int, width: int, count: int, norm: Norm, last: bool) -> None:
         super().__init__()
-        widths = [in_channels] + [out_channels] * num_blocks
-        self.resnets = nn.ModuleList(
-            ResnetBlock(widths[i], widths[i + 1], norm) for i in range(num_blocks)
-        )
-        self.upsamplers = nn.ModuleList([] if last else [Upsample(out_channels)])
+        self.resnets = residual_blocks(width_in, width, count, norm)
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(width)])
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for block in self.resnets:
-            x = block(x)
-        for upsample in self.upsamplers:
-            x = upsample(x, (2 * x.shape[2], 2 * x.shape[3]))
-        return x
+
+def levels(kind: type[Block], widths: list[int], count: int, norm: Norm) -> nn.ModuleList:
+    """A block for each width, from the first to the last."""
+    before = [widths[0], *widths]
+    return nn.ModuleList(
+        kind(before[level], width, count, norm, last=level == len(widths) - 1)
+        for level, width in enumerate(widths)
+    )
 
 
 class Encoder(nn.Module):
@@ -80,25 +81,15 @@ class Encoder(nn.Module):
         norm = Norm(config.norm_groups, EPS)
         widths = [config.ch * mult for mult in config.ch_mult]
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(
-            DownBlock(
-                widths[max(level - 1, 0)],
-                widths[level],
-                config.num_res_blocks,
-                norm,
-                last=level == len(widths) - 1,
-            )
-            for level in range(len(widths))
-        )
+        self.down_blocks = levels(DownBlock, widths, config.num_res_blocks, norm)
         self.mid_block = MiddleBlock(widths[-1], config.attention, norm)
         self.conv_norm_out = norm.over(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.z_channels, 3, padding=1)
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         h = self.conv_in(mel)
-        for block in self.down_blocks:
+        for block in (*self.down_blocks, self.mid_block):
             h = block(h)
-        h = self.mid_block(h)
         return self.conv_out(F.silu(self.conv_norm_out(h)))
 
 
@@ -111,23 +102,14 @@ class Decoder(nn.Module):
         widths = [config.ch * mult for mult in reversed(config.ch_mult)]
         self.conv_in = nn.Conv2d(config.z_channels, widths[0], 3, padding=1)
         self.mid_block = MiddleBlock(widths[0], config.attention, norm)
-        self.up_blocks = nn.ModuleList(
-            UpBlock(
-                widths[max(level - 1, 0)],
-                widths[level],
-                config.num_res_blocks + 1,
-                norm,
-                last=level == len(widths) - 1,
-            )
-            for level in range(len(widths))
-        )
+        self.up_blocks = levels(UpBlock, widths, config.num_res_blocks + 1, norm)
         self.conv_norm_out = norm.over(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.out_ch, 3, padding=1)
 
     def features(self, latent: torch.Tensor) -> torch.Tensor:
         """What the last layer sees, [B, ch, n_mel, frames]."""
-        h = self.mid_block(self.conv_in(latent))
-        for block in self.up_blocks:
+        h = self.conv_in(latent)
+        for block in (self.mid_block, *self.up_blocks):
             h = block(h)
         return F.silu(self.conv_norm_out(h))
 

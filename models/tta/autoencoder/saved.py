@@ -13,7 +13,7 @@ from config.model_schema import AutoencoderKLConfig
 from config.schema import MelConfig
 from config.typed_json import typed
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
-from models.tta.pipeline_json import picked, picked_mel, read_settings, write_settings
+from models.tta.pipeline_json import picked, read_settings, write_settings
 from utils.checkpoint import file_hash, load_tensors, load_weights, save_tensors
 
 MODEL_TYPE = "AutoencoderKL"
@@ -53,4 +53,4 @@ def save_vae(folder: Path, vae: AutoencoderKL, mel: MelConfig) -> None:
 
 def _from_training(config: dict[str, Any]) -> dict[str, Any]:
     shape = picked(AutoencoderKLConfig, config["model"]["autoencoderkl"])
-    return {"mel": picked_mel(config), "autoencoderkl": shape}
+    return {"mel": picked(MelConfig, config["preprocess"]), "autoencoderkl": shape}

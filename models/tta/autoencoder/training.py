@@ -19,6 +19,7 @@ from models.tta.autoencoder.losses import (
     hinge_discriminator_loss,
 )
 from models.tta.autoencoder.saved import load_vae, save_vae
+from models.tta.latent_task import LatentTask
 from models.vocoders.load import GRIFFIN_LIM, load_vocoder
 from modules.discriminator import PatchDiscriminator
 from modules.optimizer import adamw
@@ -31,7 +32,7 @@ from processors.dataset import (
     training_batches,
 )
 from processors.mel import check_mel
-from processors.metadata import load_split, mel_path
+from processors.metadata import mel_path
 from processors.stream import ClipStream, Share
 from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.device import compiles, memory_format, to_device
@@ -47,29 +48,25 @@ WON_LOSS = 0.01  # of the discriminator; 1 where it knows nothing
 SAMPLES = 4  # clips
 
 
-class AutoencoderTraining:
+class AutoencoderTraining(LatentTask):
     """Generator (the VAE and the loss's log-variance) and discriminator: a models/base Task."""
 
-    ema = None
     shown = ("rec_loss", "d_loss", "latent_std")
 
     def __init__(
         self, config: Config, accelerator: Accelerator, share: Share, checkpoint: Path | None
     ) -> None:
         """`checkpoint` is the folder to go on from; None starts anew."""
-        self.config, self.accelerator, self.share = config, accelerator, share
-        self.seed = config.train.random_seed
+        super().__init__(config, accelerator, share)
         # Several captions of a clip are one clip here.
-        self.train_records = distinct_clips(load_split(config, "train"))
-        self.valid_records = distinct_clips(load_split(config, "valid"))
+        self.train_records = distinct_clips(self.train_records)
+        self.valid_records = distinct_clips(self.valid_records)
         self.vae = AutoencoderKL(config.model.autoencoderkl)
         self.starts_anew = checkpoint is None and config.train.init_from is None
         loss = config.model.loss
         self.objective = AutoencoderObjective(self.vae, loss.logvar_init)
         self.discriminator = PatchDiscriminator(loss.disc_channels, loss.disc_num_layers)
         self.d_weight = torch.zeros(())  # balances the adversarial term
-        self.made_from: dict[str, object] = {}
-        self.notes: list[str] = []
         if checkpoint:
             self._read(checkpoint)
         elif config.train.init_from:
@@ -145,10 +142,6 @@ class AutoencoderTraining:
         dataset = MelDataset(paths, names, self.frames, self.stream)
         return training_batches(dataset, self.share, step, self.config.train.num_workers)
 
-    def clips_of(self, step: int) -> list[str]:
-        """Names of the whole batch of a step, over all processes."""
-        return [self.train_records[number]["Uid"] for number in self.share.clips(step, self.stream)]
-
     # ------------------------------------------------------------ learning
 
     def losses(self, batch: dict, step: int, micro: int) -> Iterator[Loss]:
@@ -198,16 +191,6 @@ class AutoencoderTraining:
         random = generator(device, self.seed, "posterior", step)
         shape = (self.share.batch_size, *self.latent_shape)
         return torch.randn(shape, generator=random, device=device)[self.share.slice(micro)]
-
-    @property
-    def summary(self) -> dict[str, str]:
-        return {"latent": " x ".join(map(str, self.latent_shape)) + " per clip"}
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """[z, n_mel/f, frames/f]"""
-        mel = self.config.preprocess
-        return self.vae.config.latent_shape(mel.n_mel, mel.segment_frames)
 
     def after_step(self, step: int, means: dict[str, Tensor]) -> dict[str, Tensor]:
         """Follows the latent's standard deviation, and sets the next step's adversarial weight.
@@ -280,13 +263,11 @@ class AutoencoderTraining:
         clips = (self.valid_records or self.train_records)[:SAMPLES]
         mel = self._valid_mel(clips)
         _, reconstruction = self._reconstruct(mel)
-        found = []
-        for number, pair in enumerate(
-            zip(mel[:, 0].cpu(), reconstruction[:, 0].cpu(), strict=True)
-        ):
-            for name, one in zip(("original", "reconstruction"), pair, strict=True):
-                wav = self.vocoder(one[None])[0]
-                found.append(Sample(f"{number}/{name}", one.numpy(), wav.numpy()))
+        found, mels = [], {"original": mel.cpu(), "reconstruction": reconstruction.cpu()}
+        for number in range(len(clips)):
+            for name, batch in mels.items():
+                wav = self.vocoder(batch[number])[0]
+                found.append(Sample(f"{number}/{name}", batch[number, 0].numpy(), wav.numpy()))
         return found
 
     # ------------------------------------------------------------ files

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from config.schema import MelConfig
-from config.typed_json import Origins, build
-from models.tta.convert.imported import Imported, unet_with, vae_with
+from config.typed_json import build
+from models.tta.autoencoder.autoencoderkl import AutoencoderKL
+from models.tta.convert.imported import Imported, with_weights
 from models.tta.convert.latent_diffusion import transposed
 from models.tta.convert.shapes import (
     check_settings,
@@ -29,6 +30,7 @@ from models.tta.convert.shapes import (
 from models.tta.ldm.pipeline import PipelineSettings
 from models.tta.ldm.sampling import SAMPLERS
 from models.tta.ldm.text_encoder import TextEncoder
+from models.tta.ldm.unet import UNet
 from models.vocoders.hifigan import make_hifigan
 from processors.mel import SETTINGS_FILE
 from utils.checkpoint import read_json
@@ -70,7 +72,7 @@ def _read_network(folder: Path, found: Imported, layout: str | None) -> None:
     kind = settings.get("_class_name") or settings.get("model_type")
     if (folder / SETTINGS_FILE).is_file():
         path = folder / SETTINGS_FILE
-        found.take_mel(build(MelConfig, read_json(path), (), Origins({}, str(path))), folder)
+        found.take_mel(build(MelConfig, read_json(path), path), folder)
         layout = layout or "mel_time"
     if kind == "AutoencoderKL":
         _read_vae(folder, settings, found, layout)
@@ -87,18 +89,19 @@ def _read_network(folder: Path, found: Imported, layout: str | None) -> None:
 
 
 def _read_vae(folder: Path, settings: dict, found: Imported, layout: str | None) -> None:
-    from diffusers import AutoencoderKL
+    import diffusers
 
-    def modern(name: str) -> str:
-        return ".".join(OLD_NAMES.get(part, part) for part in name.split("."))
-
-    tensors = {modern(name): value for name, value in _network_tensors(folder, layout).items()}
+    tensors = {
+        ".".join(OLD_NAMES.get(part, part) for part in name.split(".")): value
+        for name, value in _network_tensors(folder, layout).items()
+    }
     shape = vae_shape(tensors, folder)
-    check_settings(settings, vae_settings(shape), AutoencoderKL, folder)
+    check_settings(settings, vae_settings(shape), diffusers.AutoencoderKL, folder)
     scaling = settings.get("scaling_factor", 0.18215)  # diffusers' default
     if not isinstance(scaling, float | int) or not 0 < scaling < math.inf:
         raise UserError(f"{folder / 'config.json'}: scaling_factor {scaling!r} must be above 0")
-    found.add("vae", vae_with(shape, tensors, torch.tensor(1 / scaling), folder), folder)
+    tensors["latent_std"] = torch.tensor(1 / scaling)
+    found.add("vae", with_weights(AutoencoderKL(shape), tensors, folder), folder)
 
 
 def _read_unet(folder: Path, settings: dict, found: Imported, layout: str | None) -> None:
@@ -112,7 +115,7 @@ def _read_unet(folder: Path, settings: dict, found: Imported, layout: str | None
     tensors = _network_tensors(folder, layout)
     shape = unet_shape(tensors, heads, folder)
     check_settings(settings, unet_settings(shape), UNet2DConditionModel, folder)
-    found.add("unet", unet_with(shape, tensors, folder), folder)
+    found.add("unet", with_weights(UNet(shape), tensors, folder), folder)
     found.settings = dataclasses.replace(found.settings, unet=shape)
 
 
@@ -194,7 +197,7 @@ def _with_pipeline_settings(
         data["sampling"][ours] = defaults.get(theirs, data["sampling"][ours])
     if isinstance(data["frames"], int):
         data["sampling"]["duration"] = data["frames"] / settings.mel.frames_per_second
-    return build(PipelineSettings, data, (), Origins({}, str(folder)))
+    return build(PipelineSettings, data, folder)
 
 
 def _sampler_of(scheduler: dict) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor, nn
 
-from config.model_schema import AutoencoderKLConfig, UNetConfig
 from config.schema import MelConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import save_vae
@@ -19,6 +19,8 @@ from models.vocoders.hifigan import HiFiGAN
 from processors.mel import check_mel
 from utils.checkpoint import load_weights, save_tensors, whole_folder
 from utils.errors import UserError
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass
@@ -75,7 +77,7 @@ class Imported:
         """
         parts = (self.unet, self.text_encoder, self.vae, self.vocoder)
         alone = sum(part is not None for part in parts) == 1
-        places = {name: folder if alone else folder / name for name in ("vae", "vocoder")}
+        vae_in, vocoder_in = ("", "") if alone else ("vae", "vocoder")
         lines = []
         settings = dataclasses.replace(self.settings, made_from={"imported_from": source})
         if self.vocoder is not None:
@@ -84,38 +86,28 @@ class Imported:
             if self.unet is not None:
                 settings.write(new)
                 save_tensors(new / "unet.safetensors", self.unet.state_dict())
-                lines.append(f"U-Net: train.init_from={folder}{self._for_inference(folder)}")
+                lines.append(
+                    f"U-Net: train.init_from={folder}, --checkpoint_path {folder}"
+                    if self.vae is not None and self.text_encoder is not None
+                    else f"U-Net: train.init_from={folder} (for --checkpoint_path, import it with a"
+                    " VAE and a text encoder)"
+                )
             if self.text_encoder is not None:
                 self.text_encoder.save(new / "text_encoder")
                 lines.append(f"text encoder: model.text_encoder.pretrained={folder}/text_encoder")
             if self.vae is not None:
-                save_vae(new if alone else new / "vae", self.vae, self.settings.mel)
+                save_vae(new / vae_in, self.vae, self.settings.mel)
                 lines.append(
-                    f"VAE: model.autoencoder_path={places['vae']}, or train.init_from= the same"
+                    f"VAE: model.autoencoder_path={folder / vae_in}, or train.init_from= the same"
                     " to fine-tune it"
                 )
             if self.vocoder is not None:
-                self.vocoder.save(new if alone else new / "vocoder")
-                lines.append(f"vocoder: --vocoder {places['vocoder']}")
+                self.vocoder.save(new / vocoder_in)
+                lines.append(f"vocoder: --vocoder {folder / vocoder_in}")
         return lines
 
-    def _for_inference(self, folder: Path) -> str:
-        if self.vae is not None and self.text_encoder is not None:
-            return f", --checkpoint_path {folder}"
-        return " (for --checkpoint_path, import it with a VAE and a text encoder)"
 
-
-def vae_with(
-    shape: AutoencoderKLConfig, tensors: dict[str, Tensor], latent_std: Tensor, source: Path
-) -> AutoencoderKL:
-    """A VAE with these weights; a key left over or missing is a UserError."""
-    vae = AutoencoderKL(shape)
-    load_weights(vae, {**tensors, "latent_std": latent_std}, source)
-    return vae
-
-
-def unet_with(shape: UNetConfig, tensors: dict[str, Tensor], source: Path) -> UNet:
-    """A U-Net with these weights; a key left over or missing is a UserError."""
-    unet = UNet(shape)
-    load_weights(unet, tensors, source)
-    return unet
+def with_weights(module: Module, tensors: dict[str, Tensor], source: Path) -> Module:
+    """The module with these weights; a key left over or missing is a UserError."""
+    load_weights(module, tensors, source)
+    return module

@@ -18,7 +18,7 @@ from models.vocoders.hifigan import HiFiGAN
 from models.vocoders.load import Vocoder
 from models.vocoders.saved import TrainedVocos
 from processors.mel import SETTINGS_FILE
-from utils.checkpoint import whole_folder, write_json
+from utils.checkpoint import read_json, whole_folder, write_json
 from utils.errors import UserError
 
 
@@ -35,28 +35,39 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
             "an export does not carry a Vocos, which diffusers and transformers do not know; to"
             " export with Griffin-Lim, run the same command with --vocoder griffin_lim"
         )
-    settings, vae = pipeline.settings, pipeline.vae
+    settings, vae, text_encoder = pipeline.settings, pipeline.vae, pipeline.text_encoder
     vae_arguments = {**vae_settings(vae.config), "scaling_factor": 1 / float(vae.latent_std)}
     vae_weights = {name: v for name, v in vae.state_dict().items() if name != "latent_std"}
-    unet_arguments = unet_settings(settings.unet)
-    models = {
-        "vae": _twin(AutoencoderKL, vae_arguments, vae_weights),
-        "unet": _twin(UNet2DConditionModel, unet_arguments, pipeline.unet.state_dict()),
-    }
-    if isinstance(vocoder, HiFiGAN):
-        models["vocoder"] = vocoder.generator
-    sampling = settings.sampling
-    scheduler = make_scheduler(sampling.sampler, settings.noise_scheduler, sampling.num_steps)
+    unet_arguments, unet_weights = unet_settings(settings.unet), pipeline.unet.state_dict()
+    sampling, mel = settings.sampling, dataclasses.asdict(settings.mel)
+    exported = exported_pipeline.TextToAudioPipeline(
+        vae=_twin(AutoencoderKL, vae_arguments, vae_weights),
+        unet=_twin(UNet2DConditionModel, unet_arguments, unet_weights),
+        scheduler=make_scheduler(sampling.sampler, settings.noise_scheduler, sampling.num_steps),
+        text_encoder=text_encoder.model,
+        tokenizer=text_encoder.tokenizer,
+        vocoder=vocoder.generator if isinstance(vocoder, HiFiGAN) else None,
+        mel=mel,
+        defaults={
+            "frames": settings.frames,
+            "num_inference_steps": sampling.num_steps,
+            "guidance_scale": sampling.guidance_scale,
+            "max_tokens": text_encoder.max_tokens,
+        },
+    )
     with whole_folder(folder) as new:
-        for name, model in models.items():
-            model.save_pretrained(new / name)
-            write_json(new / name / SETTINGS_FILE, dataclasses.asdict(pipeline.settings.mel))
-        scheduler.save_pretrained(new / "scheduler")
-        pipeline.text_encoder.model.save_pretrained(new / "text_encoder")
-        pipeline.text_encoder.tokenizer.save_pretrained(new / "tokenizer")
-        if isinstance(models.get("vocoder"), hifigan_v3.HifiGanV3):
+        exported.save_pretrained(new)
+        # Classes of the files beside it, and the one tokenizer that every transformers has.
+        index = read_json(new / "model_index.json")
+        index["_class_name"] = ["pipeline", index["_class_name"]]
+        index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
+        if isinstance(exported.vocoder, hifigan_v3.HifiGanV3):
+            index["vocoder"][0] = "hifigan_v3"
             shutil.copyfile(hifigan_v3.__file__, new / "vocoder" / "hifigan_v3.py")
-        write_json(new / "model_index.json", _index(pipeline, {**models, "scheduler": scheduler}))
+        write_json(new / "model_index.json", index)
+        for name in ("vae", "unet", "vocoder"):
+            if (new / name).is_dir():
+                write_json(new / name / SETTINGS_FILE, mel)
         source = Path(exported_pipeline.__file__).read_text(encoding="utf-8")
         source = source.replace("from models.vocoders.griffin_lim", "from .griffin_lim")
         (new / "pipeline.py").write_text(source, encoding="utf-8")
@@ -70,31 +81,3 @@ def _twin(cls: type, arguments: dict, weights: dict[str, Tensor]):
         network = cls(**arguments)
     network.load_state_dict(weights, assign=True)
     return network
-
-
-def _index(pipeline: Pipeline, parts: dict) -> dict:
-    """model_index.json: which class each part is of, and the pipeline's own settings."""
-    import diffusers
-
-    settings = pipeline.settings
-    index = {
-        "_class_name": ["pipeline", exported_pipeline.TextToAudioPipeline.__name__],
-        "_diffusers_version": diffusers.__version__,
-    }
-    for name in ("vae", "unet", "scheduler"):
-        index[name] = ["diffusers", type(parts[name]).__name__]
-    index["text_encoder"] = ["transformers", type(pipeline.text_encoder.model).__name__]
-    index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]  # under any version of it
-    index["vocoder"] = [None, None]
-    if "vocoder" in parts:
-        plain = isinstance(parts["vocoder"], hifigan_v3.HifiGanV3)
-        library = "hifigan_v3" if plain else "transformers"
-        index["vocoder"] = [library, type(parts["vocoder"]).__name__]
-    index["mel"] = dataclasses.asdict(pipeline.settings.mel)
-    index["defaults"] = {
-        "frames": settings.frames,
-        "num_inference_steps": settings.sampling.num_steps,
-        "guidance_scale": settings.sampling.guidance_scale,
-        "max_tokens": pipeline.text_encoder.max_tokens,
-    }
-    return index

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config.schema import Config, MelConfig
+from config.schema import Config
 from models.tta.evaluation.page import PageClip, write_page
 from models.tta.evaluation.recognition import Classifier, train_classifier
 from models.tta.ldm.pipeline import Pipeline
@@ -46,35 +46,17 @@ def page_of_sounds(config: Config, folder: Path, prompts: Prompts, stages: dict[
     captions = {record["Caption"] for record in load_split(config, "train")}
     names = [f"sounds/{number:04d}" for number in range(len(prompts))]
     wavs = [read_wav(folder / f"{name}.wav", mel.sample_rate) for name in names]
-    heard = hear(train_listener(config), wavs, mel)
+    heard = train_listener(config).hear([mel_of_wav(wav, mel) for wav in wavs])
     clips = [
-        PageClip(
-            file=f"{name}.wav",
-            picture=f"{name}.png",
-            prompt=prompt["prompt"],
-            kind=prompt["Kind"],
-            heard=kind,
-            new_wording=prompt["prompt"] not in captions,
-        )
-        for name, prompt, kind in zip(names, prompts, heard, strict=True)
+        PageClip(name, p["prompt"], p["Kind"], kind, new_wording=p["prompt"] not in captions)
+        for name, p, kind in zip(names, prompts, heard, strict=True)
     ]
-    page = write_page(
-        folder,
-        title="Arion quickstart",
-        intro="Sounds made from sentences by models trained on this machine, from nothing.",
-        clips=clips,
-        stages=list(stages.items()),
-    )
+    page = write_page(folder, clips, stages)
     recognised = sum(clip.recognised for clip in clips)
     return (
         f"{recognised} of {len(clips)} sounds recognised as what was asked for\n"
         f"{sum(stages.values()):.0f} s in all; now open {page}"
     )
-
-
-def hear(listener: Classifier, wavs: Sequence[np.ndarray], mel: MelConfig) -> list[str]:
-    """The kind of sound that each of the wavs [T] is taken for."""
-    return listener.hear([mel_of_wav(wav, mel) for wav in wavs])
 
 
 def compare_samplers(
@@ -86,14 +68,14 @@ def compare_samplers(
     steps: Sequence[int],
 ) -> Iterator[list]:
     """For each number of steps: it, seconds a sound, and how many each sampler gets recognised."""
-    listener = train_listener(config)
+    listener, mel = train_listener(config), config.preprocess.mel
     texts = [prompt["prompt"] for prompt in prompts]
     for count in steps:
         recognised, began = [], time.perf_counter()
         for sampler in samplers:
             settings = pipeline.settings.sampling_with(sampler=sampler, num_steps=count)
             sounds = generate(pipeline, vocoder, texts, settings, BATCH_SIZE)
-            heard = hear(listener, [sound.wav for sound in sounds], config.preprocess.mel)
+            heard = listener.hear([mel_of_wav(sound.wav, mel) for sound in sounds])
             right = [kind == prompt["Kind"] for kind, prompt in zip(heard, prompts, strict=True)]
             recognised.append(sum(right))
         seconds = (time.perf_counter() - began) / len(samplers) / len(prompts)

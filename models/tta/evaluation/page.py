@@ -12,10 +12,9 @@ import jinja2
 
 @dataclass(frozen=True)
 class PageClip:
-    """One generated sound. Paths are relative to the page's folder, with forward slashes."""
+    """One generated sound."""
 
-    file: str  # wav
-    picture: str  # mel, png
+    name: str  # of its .wav and of its mel's .png, relative to the page's folder, with "/"
     prompt: str
     kind: str  # what was asked for
     heard: str  # what the classifier took it for
@@ -26,26 +25,20 @@ class PageClip:
         return self.heard == self.kind
 
 
-def write_page(
-    folder: Path,
-    title: str,
-    intro: str,
-    clips: Sequence[PageClip],
-    stages: Sequence[tuple[str, float]],
-) -> Path:
-    """Writes <folder>/index.html and, beside it, recognised.csv; gives the page's path.
+def write_page(folder: Path, clips: Sequence[PageClip], stages: dict[str, float]) -> Path:
+    """Writes <folder>/index.html and, beside it, recognised.csv; returns the page's path.
 
-    stages: (name, seconds) in the order they ran.
+    stages: name -> seconds, in the order they ran.
     """
     kinds: dict[str, list[PageClip]] = {}
     for clip in clips:
         kinds.setdefault(clip.kind, []).append(clip)
-    path = Path(folder) / "index.html"
-    render(path, "sounds", title=title, intro=intro, clips=clips, kinds=kinds, stages=stages)
+    path = folder / "index.html"
+    render(path, "sounds", clips=clips, kinds=kinds, stages=stages)
     with path.with_name("recognised.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file", "prompt", "kind", "heard"])
-        table.writerows([clip.file, clip.prompt, clip.kind, clip.heard] for clip in clips)
+        table.writerows([f"{c.name}.wav", c.prompt, c.kind, c.heard] for c in clips)
     return path
 
 

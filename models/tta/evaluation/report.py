@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from models.tta.evaluation.page import render
 from models.tta.evaluation.protocol import differences, protocol_lines
 from models.tta.evaluation.scores import HIGHER_IS_BETTER
 from utils.checkpoint import read_json, write_json
@@ -15,7 +16,6 @@ from utils.errors import UserError
 
 RESULT, TABLE, PAGE = "evaluation.json", "evaluation.md", "index.html"
 SHOWN = 8  # names of a list, and clips of the best and of the worst
-TEMPLATE = Path(__file__).with_name("listen.html")
 
 
 def write_report(folder: Path, result: dict) -> Path:
@@ -23,7 +23,7 @@ def write_report(folder: Path, result: dict) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RESULT, result)
     (folder / TABLE).write_text(markdown(result), encoding="utf-8")
-    (folder / PAGE).write_text(page(result, folder), encoding="utf-8")
+    write_page(result, folder / PAGE)
     return folder / PAGE
 
 
@@ -121,23 +121,25 @@ def _aligned(cells: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def page(result: Mapping, folder: Path) -> str:
+def write_page(result: Mapping, path: Path) -> None:
     """The page to listen to the best and the worst; sounds are played from where they lie."""
-    from jinja2 import Environment
 
-    def source(path: str) -> str:
+    def source(file: str) -> str:
         try:
-            return quote(Path(os.path.relpath(path, folder)).as_posix())
+            return quote(Path(os.path.relpath(file, path.parent)).as_posix())
         except ValueError:  # another drive
-            return Path(path).as_uri()
+            return Path(file).as_uri()
 
     clips = [clip for clip in result["clips"] if clip["score"] is not None]
     sign = 1 if result["ranked_by"] in HIGHER_IS_BETTER else -1
     clips.sort(key=lambda clip: -sign * clip["score"])
     half = min(SHOWN, math.ceil(len(clips) / 2))
     groups = {"Best": clips[:half], "Worst": clips[len(clips) - half :][::-1]} if clips else {}
-    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    render(
+        path,
+        "evaluation",
+        title=f"Evaluation of {result['generated']}",
+        intro=result["note"],
         result=result,
         protocol=protocol_lines(result["protocol"]),
         table=table(result),

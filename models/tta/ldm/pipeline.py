@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from config.model_schema import NoiseSchedulerConfig, UNetConfig, fault_of_steps
 from config.schema import AudioLDMExperiment, MelConfig
-from config.typed_json import ConfigError, typed
+from config.typed_json import ConfigError, build, typed
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import load_vae, save_vae
 from models.tta.ldm.sampling import (
@@ -27,11 +26,11 @@ from models.tta.ldm.sampling import (
 )
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
-from models.tta.pipeline_json import picked, picked_mel, read_settings, write_settings
+from models.tta.pipeline_json import picked, read_settings, write_settings
 from processors.mel import check_mel
 from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.device import memory_format, precision
-from utils.run_folder import VERSIONS_OF, git_commit
+from utils.run_folder import described
 
 MODEL_TYPE = "AudioLDM"
 
@@ -53,28 +52,8 @@ class PipelineSettings:
     @classmethod
     def of(cls, config: AudioLDMExperiment) -> PipelineSettings:
         """Those of a training."""
-        versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
-        return cls(
-            mel=config.preprocess.mel,
-            frames=config.preprocess.segment_frames,
-            unet=config.model.audioldm,
-            noise_scheduler=config.model.noise_scheduler,
-            max_tokens=config.model.text_encoder.max_tokens,
-            sampling=SamplingSettings(
-                sampler=config.inference.sampler,
-                num_steps=config.inference.num_steps,
-                guidance_scale=config.inference.guidance_scale,
-                duration=config.preprocess.segment_frames / config.preprocess.mel.frames_per_second,
-            ),
-            vocoder=config.inference.vocoder,
-            mixed_precision=config.train.mixed_precision,
-            made_from={
-                "dataset": ", ".join(config.dataset),
-                "batch_size": str(config.train.batch_size),
-                "commit": str(git_commit()),
-                **versions,
-            },
-        )
+        data = _from_training(described(config.to_dict()))
+        return build(cls, data, "config")
 
     @classmethod
     def read(cls, folder: Path) -> PipelineSettings:
@@ -99,9 +78,9 @@ class PipelineSettings:
 
 
 def _from_training(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings in the config.json of a training, as checkpoints held it before."""
-    mel, inference, model = picked_mel(config), config["inference"], config["model"]
-    frames = config["preprocess"]["segment_frames"]
+    """The settings in the config.json of a training."""
+    preprocess, inference, model = config["preprocess"], config["inference"], config["model"]
+    mel, frames = picked(MelConfig, preprocess), preprocess["segment_frames"]
     names = ("sampler", "num_steps", "guidance_scale")
     made_with = {name: str(value) for name, value in config.get("made_with", {}).items()}
     return {

@@ -6,15 +6,16 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from config.model_schema import NoiseSchedulerConfig
+from config.model_schema import NoiseSchedulerConfig, SamplerName
 from config.schema import MelConfig
-from config.typed_json import typed
+from config.typed_json import Count, Text, typed
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from utils.device import graphed, memory_format
@@ -50,30 +51,12 @@ class SamplingSettings:
         ConfigError: a value is out of its range; the message begins with its name.
     """
 
-    sampler: str
-    num_steps: int
-    guidance_scale: float  # 1 is no guidance
-    duration: float  # seconds
-    negative_text: str = ""  # what guidance leads away from
-    seed: int = 0  # of the first sound; the next has one more
-
-    def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler {self.sampler!r} must be one of {', '.join(SAMPLERS)}")
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps {self.num_steps} must be at least 1")
-        if not 1 <= self.guidance_scale < math.inf:
-            raise ValueError(
-                f"guidance_scale {self.guidance_scale} must be at least 1 (1 switches it off)"
-            )
-        if not 0 < self.duration <= 600:
-            raise ValueError(
-                f"duration {self.duration} must be more than 0 and at most 600 seconds"
-            )
-        if not 0 <= self.seed < 2**62:
-            raise ValueError(f"seed {self.seed} must be at least 0 and less than 2^62")
-        if self.negative_text.encode("utf-8", "replace").decode() != self.negative_text:
-            raise ValueError(f"negative_text {self.negative_text!r} must be text in UTF-8")
+    sampler: SamplerName
+    num_steps: Count
+    guidance_scale: Annotated[float, Field(ge=1)]  # 1 is no guidance
+    duration: Annotated[float, Field(gt=0, le=600)]  # seconds
+    negative_text: Text = ""  # what guidance leads away from
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = 0  # of the first sound; the next has one more
 
     def frames(self, mel: MelConfig) -> int:
         """Frames of a mel that lasts `duration`, in which rounding adds none."""

@@ -13,6 +13,7 @@ from config.model_schema import AutoencoderKLConfig
 from config.schema import Config, PreprocessConfig
 from models.base.task import Loss, Sample
 from models.tta.autoencoder.saved import load_vae
+from models.tta.latent_task import LatentTask
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
 from models.tta.ldm.pipeline import Pipeline, PipelineSettings
 from models.tta.ldm.text_encoder import TextEncoder
@@ -23,7 +24,7 @@ from modules.optimizer import adamw
 from processors.dataset import distinct_clips
 from processors.latent import build_latent_cache
 from processors.mel import check_mel
-from processors.metadata import load_split, mel_path
+from processors.metadata import mel_path
 from processors.stream import ClipStream, Share
 from processors.text import build_text_cache
 from utils.checkpoint import load_tensors, load_weights, read_json, save_tensors
@@ -33,7 +34,7 @@ from utils.run_folder import find_weights
 from utils.seeds import generator
 
 
-class AudioLDMTraining:
+class AudioLDMTraining(LatentTask):
     """The U-Net on cached latents and a frozen text encoder's cached states: a models/base Task."""
 
     shown = ("loss",)
@@ -42,11 +43,7 @@ class AudioLDMTraining:
         self, config: Config, accelerator: Accelerator, share: Share, checkpoint: Path | None
     ) -> None:
         """`checkpoint` is the folder to go on from; None starts anew."""
-        self.config, self.accelerator, self.share = config, accelerator, share
-        self.seed, self.joint_step = config.train.random_seed, 0
-        self.train_records = load_split(config, "train")
-        self.valid_records = load_split(config, "valid")
-        self.notes: list[str] = []
+        super().__init__(config, accelerator, share)
         self._take_vae(checkpoint)
         start = checkpoint
         if start is None and config.train.init_from:
@@ -177,10 +174,6 @@ class AudioLDMTraining:
                 captions.append(records[-1]["Caption"] if keep else "")
             yield {**self._batch(windows, captions), "uid": [r["Uid"] for r in records]}
 
-    def clips_of(self, step: int) -> list[str]:
-        """Names of the whole batch of a step, over all processes."""
-        return [self.train_records[number]["Uid"] for number in self.share.clips(step, self.stream)]
-
     def _batch(self, windows: list[int], captions: list[str]) -> dict:
         posterior = self.latents.posteriors(windows)
         if self.texts:
@@ -222,24 +215,6 @@ class AudioLDMTraining:
         text = batch["token_ids"] if self.trains_text else batch["text_emb"].float()
         text, mask = to_device(text, device), to_device(batch["text_mask"], device)
         return self._objective(latent, noise, timesteps, text, mask)
-
-    @property
-    def summary(self) -> dict[str, str]:
-        return {"latent": " x ".join(map(str, self.latent_shape)) + " per clip"}
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """[z, n_mel/f, frames/f]"""
-        mel = self.config.preprocess
-        return self.vae.config.latent_shape(mel.n_mel, mel.segment_frames)
-
-    def after_step(self, step: int, means: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Nothing besides the weights changes in stage 2."""
-        return {}
-
-    def troubles(self, metrics: dict[str, float]) -> dict[str, str]:
-        """None is known of stage 2."""
-        return {}
 
     # ------------------------------------------------------------ looking and listening
 

@@ -21,17 +21,15 @@ EPS = 1e-5  # of the residual blocks' group norms
 TRANSFORMER_EPS = 1e-6
 
 
+LevelText = list[list[KeysValues]]  # for each attention of a level what `SpatialTransformer` wants
+
+
 class TextContext(NamedTuple):
-    """A text as the U-Net's attentions look it up: made once, good for every step of a sampler.
+    """A text as the U-Net's levels look it up: made once, good for every step of a sampler."""
 
-    down and up hold for each level, and for each of its attentions, what `SpatialTransformer`
-    wants; middle is the one in the middle; mask is [B, 1, 1, L], True on tokens.
-    """
-
-    down: list[list[list[KeysValues]]]
-    middle: list[KeysValues]
-    up: list[list[list[KeysValues]]]
-    mask: torch.Tensor
+    down: list[LevelText]
+    middle: LevelText
+    up: list[LevelText]
 
 
 def timestep_embedding(timesteps: torch.Tensor, dim: int) -> torch.Tensor:
@@ -96,9 +94,9 @@ class Level(nn.Module):
             if attention
         )
 
-    def text_keys_values(self, text_emb: torch.Tensor) -> list[list[KeysValues]]:
-        """text_emb [B, L, D] -> what each attention of this level looks up."""
-        return [attention.text_keys_values(text_emb) for attention in self.attentions]
+    def text_keys_values(self, text_emb: torch.Tensor, mask: torch.Tensor) -> LevelText:
+        """text_emb [B, L, D], mask [B, 1, 1, L], True on tokens."""
+        return [attention.text_keys_values(text_emb, mask) for attention in self.attentions]
 
     def run(self, block: nn.Module, *inputs) -> torch.Tensor:
         """block(*inputs), checkpointed if that is asked for and there will be a backward pass."""
@@ -108,17 +106,12 @@ class Level(nn.Module):
         return block(*inputs)
 
     def step(
-        self,
-        index: int,
-        x: torch.Tensor,
-        time_emb: torch.Tensor,
-        text: list[list[KeysValues]],
-        mask: torch.Tensor,
+        self, index: int, x: torch.Tensor, time_emb: torch.Tensor, text: LevelText
     ) -> torch.Tensor:
         """x [B, C_in, H, W] -> [B, C, H, W] by the residual block `index` and its attention."""
         x = self.run(self.resnets[index], x, time_emb)
         if self.attentions:
-            x = self.run(self.attentions[index], x, text[index], mask)
+            x = self.run(self.attentions[index], x, text[index])
         return x
 
 
@@ -133,16 +126,12 @@ class DownLevel(Level):
         self.downsamplers = nn.ModuleList([] if last else [Downsample(width_out, pad_end=False)])
 
     def forward(
-        self,
-        x: torch.Tensor,
-        time_emb: torch.Tensor,
-        text: list[list[KeysValues]],
-        mask: torch.Tensor,
+        self, x: torch.Tensor, time_emb: torch.Tensor, text: LevelText
     ) -> list[torch.Tensor]:
         """x [B, C_in, H, W] -> the skips of this level; the last of them goes on."""
         skips = []
         for index in range(len(self.resnets)):
-            x = self.step(index, x, time_emb, text, mask)
+            x = self.step(index, x, time_emb, text)
             skips.append(x)
         for downsample in self.downsamplers:
             skips.append(downsample(x))
@@ -157,11 +146,9 @@ class MiddleLevel(Level):
         norm = Norm(config.norm_groups, EPS)
         self.resnets.append(ResnetBlock(width, width, norm, time_width(config)))
 
-    def forward(
-        self, x: torch.Tensor, time_emb: torch.Tensor, text: list[KeysValues], mask: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, time_emb: torch.Tensor, text: LevelText) -> torch.Tensor:
         """x [B, C, H, W] -> [B, C, H, W]"""
-        x = self.step(0, x, time_emb, [text], mask)
+        x = self.step(0, x, time_emb, text)
         return self.run(self.resnets[1], x, time_emb)
 
 
@@ -192,13 +179,12 @@ class UpLevel(Level):
         x: torch.Tensor,
         skips: list[torch.Tensor],
         time_emb: torch.Tensor,
-        text: list[list[KeysValues]],
-        mask: torch.Tensor,
+        text: LevelText,
     ) -> torch.Tensor:
         """x [B, C_in, H, W] -> [B, C, *size of the next skip]; takes skips from the end."""
         for index in range(len(self.resnets)):
             x = torch.cat([x, skips.pop()], dim=1)
-            x = self.step(index, x, time_emb, text, mask)
+            x = self.step(index, x, time_emb, text)
         for upsample in self.upsamplers:
             x = upsample(x, skips[-1].shape[2:])
         return x
@@ -263,12 +249,11 @@ class UNet(nn.Module):
 
     def prepare_text(self, text_emb: torch.Tensor, text_mask: torch.Tensor) -> TextContext:
         """text_emb [B, L, D], text_mask [B, L] (1 on tokens, at least one) -> `context`."""
-        text_emb = text_emb.to(self._dtype)
+        text = text_emb.to(self._dtype), text_mask.bool()[:, None, None, :]
         return TextContext(
-            down=[level.text_keys_values(text_emb) for level in self.down_blocks],
-            middle=self.mid_block.text_keys_values(text_emb)[0],
-            up=[level.text_keys_values(text_emb) for level in self.up_blocks],
-            mask=text_mask.bool()[:, None, None, :],
+            down=[level.text_keys_values(*text) for level in self.down_blocks],
+            middle=self.mid_block.text_keys_values(*text),
+            up=[level.text_keys_values(*text) for level in self.up_blocks],
         )
 
     def forward(
@@ -297,8 +282,8 @@ class UNet(nn.Module):
         x = self.conv_in(latent.to(self._dtype))
         skips = [x]
         for level, text in zip(self.down_blocks, context.down, strict=True):
-            skips += level(skips[-1], time_emb, text, context.mask)
-        x = self.mid_block(skips[-1], time_emb, context.middle, context.mask)
+            skips += level(skips[-1], time_emb, text)
+        x = self.mid_block(skips[-1], time_emb, context.middle)
         for level, text in zip(self.up_blocks, context.up, strict=True):
-            x = level(x, skips, time_emb, text, context.mask)
+            x = level(x, skips, time_emb, text)
         return self.conv_out(F.silu(self.conv_norm_out(x)))

@@ -1,6 +1,7 @@
 import logging
 import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def warnings():
 
 def make_watch() -> Watch:
     log = logging.getLogger("test_watch")
-    return Watch(log, lambda step: [f"a{step}", f"b{step}"], TROUBLES)
+    clips_of = lambda step: [f"a{step}", f"b{step}"]  # noqa: E731
+    return Watch(log, SimpleNamespace(clips_of=clips_of, troubles=TROUBLES))
 
 
 def check(watch: Watch, times: int, metrics: dict, waiting: float = 0.0, step: int = 100) -> None:

@@ -224,7 +224,7 @@ def test_another_mel_is_refused_by_name_of_the_setting(tmp_path):
     ("change", "message"),
     [
         ({"resblock": "3"}, "resblock '3' must be '1' or '2'"),
-        ({"resblock": "2"}, "missing: resblocks.0.convs.0.weight"),
+        ({"resblock": "2"}, 'Missing key.*"resblocks.0.convs.0.weight"'),
         ({"resblock_kernel_sizes": [3, 5]}, "weights of another model"),
         ({"upsample_rates": [4, 4, 2]}, "32 samples a frame"),
         ({"upsample_rates": "many"}, "describes no HiFi-GAN"),

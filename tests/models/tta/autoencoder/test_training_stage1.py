@@ -119,6 +119,15 @@ def test_what_is_written_is_what_stage_2_loads(task, tmp_path):
     assert not any(p.requires_grad for p in saved.vae.parameters())
 
 
+def test_the_fingerprint_of_a_vae_changes_with_any_weight(task, tmp_path):
+    task.save_for_inference(tmp_path)
+    before = load_vae(tmp_path).fingerprint
+    assert load_vae(tmp_path).fingerprint == before
+    task.vae.encoder.conv_in.bias.data[0] += 1e-3
+    task.save_for_inference(tmp_path)
+    assert load_vae(tmp_path).fingerprint != before
+
+
 def test_fine_tuning_starts_from_weights_and_refuses_another_mel(config, task, tmp_path):
     from utils.checkpoint import read_json, write_json
 

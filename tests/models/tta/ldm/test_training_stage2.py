@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 from bins.tta.train import make_task
 from config.model_schema import AutoencoderKLConfig
 from models.base.accelerator import make_accelerator
+from models.tta.autoencoder.saved import load_vae, save_vae
 from models.tta.ldm.training import AudioLDMTraining, check_latent
 from tests import tiny
+from tests.compare import scalars
 from utils.errors import UserError
 from utils.seeds import generator
 
@@ -80,6 +82,25 @@ def test_validation_does_not_depend_on_what_a_clip_is_batched_with(task):
         alone = task._draw_for_clips(range(number, number + 1))
         for one, other in zip(alone, together, strict=True):
             assert torch.equal(one[0], other[number])
+    timesteps, spread, noise = together
+    for drawn in (timesteps, spread[:, 0, 0, 0], noise[:, 0, 0, 0]):
+        assert len(drawn.unique()) == 3, "each clip has its own"
+
+
+def test_validation_measures_the_average(trained, config, tmp_path):
+    """What the curve ends with is the loss of the weights that the checkpoint has for inference."""
+    task = make_task(
+        config, make_accelerator(config), trained / "runs/ldm/checkpoints/step-00000006"
+    )
+    task.prepare_data(tmp_path)
+    (step, found) = scalars(trained / "runs/ldm")["valid/loss"][-1]
+    assert step == 6
+    of_last_weights = task.validate()["loss"]
+    task.unet.load_state_dict(load_file(trained / "runs/ldm/final/unet.safetensors"))
+    text = load_file(trained / "runs/ldm/final/text_encoder/model.safetensors")
+    task.text_encoder.model.load_state_dict(text, strict=False)  # one tensor has two names
+    assert task.validate()["loss"] == pytest.approx(found, rel=1e-5)
+    assert of_last_weights != pytest.approx(found, rel=1e-4)
 
 
 def test_a_vae_of_another_latent_is_refused(config):
@@ -108,3 +129,15 @@ def test_a_resumed_run_has_the_weights_and_the_average_apart(trained, config):
     for name, tensor in of_text.items():
         (ours,) = [t for n, t in task.ema.shadow.items() if n.endswith(name)]
         assert torch.equal(ours, tensor), name
+
+
+def test_a_resumed_run_keeps_the_vae_that_it_began_with(trained, config, tmp_path):
+    newest = trained / "runs/ldm/checkpoints/step-00000006"
+    began_with = load_vae(newest / "vae")
+    other = load_vae(newest / "vae")
+    other.vae.latent_std.mul_(2)
+    save_vae(tmp_path, other.vae, other.mel)
+    model = dataclasses.replace(config.model, autoencoder_path=str(tmp_path))
+    task = make_task(dataclasses.replace(config, model=model), make_accelerator(config), newest)
+    assert task.saved_vae.fingerprint == began_with.fingerprint
+    assert torch.equal(task.vae.latent_std, began_with.vae.latent_std)

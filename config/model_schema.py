@@ -47,6 +47,27 @@ class AutoencoderKLConfig:
 
 
 @typed
+class VocosConfig:
+    dim: Count
+    intermediate_dim: Count
+    num_layers: Count
+
+
+@typed
+class DiscriminatorsConfig:
+    period_channels: NormWidth
+    resolution_channels: Whole
+
+
+@typed
+class VocoderLossConfig:
+    mel_weight: Positive
+    feature_weight: NotNegative
+    adversarial_weight: NotNegative
+    disc_start: Whole
+
+
+@typed
 class LossConfig:
     logvar_init: float
     kl_weight: NotNegative

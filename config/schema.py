@@ -16,11 +16,14 @@ from pydantic import BeforeValidator, Field
 
 from config.model_schema import (
     AutoencoderKLConfig,
+    DiscriminatorsConfig,
     LossConfig,
     NoiseSchedulerConfig,
     SamplerName,
     TextEncoderConfig,
     UNetConfig,
+    VocoderLossConfig,
+    VocosConfig,
     fault_of_steps,
 )
 from config.typed_json import Count, NotNegative, Place, Positive, Share, Text, Texts, Whole, typed
@@ -82,6 +85,7 @@ class PreprocessConfig(MelConfig):
 
     processed_dir: Place
     cache_dir: Place | None
+    keep_wavs: bool
     valid_fraction: Share
     segment_frames: Count
 
@@ -142,6 +146,14 @@ class InferenceConfig:
 class AutoencoderKLModel:
     autoencoderkl: AutoencoderKLConfig
     loss: LossConfig
+
+
+@typed
+class VocoderModel:
+    vocos: VocosConfig
+    discriminators: DiscriminatorsConfig
+    loss: VocoderLossConfig
+    autoencoder_path: Place | None
 
 
 @typed
@@ -257,5 +269,27 @@ class AudioLDMExperiment(Experiment):
             raise ValueError(f"inference.num_steps {steps} {fault}")
 
 
-Config = AutoencoderKLExperiment | AudioLDMExperiment
+@typed
+class VocoderExperiment(Experiment):
+    SHORTEST: ClassVar = 1024  # samples; an STFT of 2048 reflects 768 at either end
+    SHAPES: ClassVar = (*Experiment.SHAPES, "model.vocos", "model.discriminators")
+
+    model_type: Literal["Vocoder"]
+    model: VocoderModel
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("gradient_checkpointing", "compile"):
+            if getattr(self.train, name):
+                raise ValueError(f"train.{name} is not for model_type Vocoder: set it to false")
+        mel = self.preprocess
+        if mel.segment_frames * mel.hop_size < self.SHORTEST:
+            raise ValueError(
+                f"preprocess.segment_frames {mel.segment_frames} must be at least"
+                f" {-(-self.SHORTEST // mel.hop_size)}, {self.SHORTEST} samples: less is too short"
+                " for the discriminators' and the loss's longest windows"
+            )
+
+
+Config = AutoencoderKLExperiment | AudioLDMExperiment | VocoderExperiment
 EXPERIMENTS = {get_type_hints(cls)["model_type"].__args__[0]: cls for cls in get_args(Config)}

@@ -43,7 +43,8 @@ def _prepare(
 ) -> str:
     here, settings = dataset_dir(config, dataset), config.preprocess
     clips, missing = find_sounds(folder, records)
-    outcomes = MelFolder(here / "mel", folder.root, settings.mel).make(clips, num_workers, dataset)
+    mels = MelFolder(here / "mel", folder.root, settings.mel, settings.keep_wavs)
+    outcomes = mels.make(clips, num_workers, dataset)
     kept = {outcome.uid: outcome for outcome in outcomes if outcome.fault is None}
     pairs = zip(clips, outcomes, strict=True)
     unusable = [Skip(outcome.fault, clip.file) for clip, outcome in pairs if outcome.fault]

@@ -16,6 +16,7 @@ from processors.mel import mel_of_wav, shortest_wav
 from utils.audio import ANTIPHASE_DB, FULL_SCALE, LOUDEST, AudioError, Sound, read_sound
 from utils.files import write_array
 
+PCM_SCALE = 32767  # of a kept sample that is at full scale
 SILENT_SWING = 1e-4  # -80 dB: nothing below it is heard; a constant (DC) has none
 CLIPPED_SHARE = 1e-3  # of the samples at full scale
 MIX_LOSS_DB = 3.0  # what two channels that have nothing in common lose
@@ -53,19 +54,23 @@ class Task:
     mel_dir: Path
     sounds: Path
     mel: MelConfig
+    keep_wavs: bool
 
     def run(self) -> list[Outcome]:
         return [self._make_mel(clip) for clip in self.clips]
 
     def _make_mel(self, clip: Clip) -> Outcome:
+        places = [folder / f"{clip.uid}.npy" for folder in (self.mel_dir, pcm_dir(self.mel_dir))]
         try:
             sound = read_sound(self.sounds / clip.file, self.mel.sample_rate)
             check_sound(sound, self.mel)
             mel = mel_of_wav(sound.wav, self.mel)
-            self._save(clip.uid, mel)
+            _remove(places[1:])  # what is kept of another sound would fit by its length alone
+            if self.keep_wavs:
+                self._save(places[1], pcm_of_wav(sound.wav))
+            self._save(places[0], mel)
         except AudioError as error:
-            with contextlib.suppress(OSError):  # a mel of what the file held before
-                os.unlink(self.mel_dir / f"{clip.uid}.npy")
+            _remove(places)  # what was made of what the file held before
             return Outcome(clip.uid, fault=error.reason)
         return Outcome(
             clip.uid,
@@ -75,15 +80,30 @@ class Task:
             digest=digest(sound.wav),
         )
 
-    def _save(self, uid: str, mel: np.ndarray) -> None:
-        path = self.mel_dir / f"{uid}.npy"
+    def _save(self, path: Path, array: np.ndarray) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_array(path, mel)
+            write_array(path, array)
         except OSError as error:
             if error.errno in NAME_ERRORS:
                 raise AudioError("name that cannot be a file's", error.strerror) from None
             raise
+
+
+def pcm_of_wav(wav: np.ndarray) -> np.ndarray:
+    """wav [T] float32 -> int16 [T], what is kept of a sound beside its mel; clipped to [-1, 1]."""
+    return np.rint(wav.clip(-1.0, 1.0) * PCM_SCALE).astype(np.int16)
+
+
+def pcm_dir(mel_dir: Path) -> Path:
+    """Where resampled sounds are kept, beside their mels."""
+    return mel_dir.parent / "pcm"
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def check_sound(sound: Sound, mel: MelConfig) -> None:

@@ -86,30 +86,37 @@ class MelDataset(torch.utils.data.Dataset):
         self.stream = stream
 
     def __getitems__(self, positions: list[int]) -> dict | UserError:
+        """As `batch`.
+
+        Arrays are handed over through a pipe; tensors would need /dev/shm, which is small in
+        containers. An error is returned, since one raised in another process would arrive as the
+        text of its traceback.
+        """
+        try:
+            return self.batch(positions)
+        except UserError as error:
+            return error
+
+    def batch(self, positions: list[int]) -> dict:
         """The batch at these positions, each mel cropped at the random start of its position.
 
-        {"mel": float32 array [B, 1, n_mel, frames], "uid": [B]}. Arrays are handed over through a
-        pipe; tensors would need /dev/shm, which is small in containers. An error is returned, since
-        one raised in another process would arrive as the text of its traceback.
+        {"mel": float32 array [B, 1, n_mel, frames], "uid": [B]}.
         """
         clips = [self.stream.clip(position) for position in positions]
         paths, starts = [self.paths[clip] for clip in clips], []
-        try:
-            for position, path in zip(positions, paths, strict=True):
-                spare = mel_frames(path) - self.frames
-                random = self.stream.random(position)
-                starts.append(int(random.integers(spare + 1)) if spare > 0 else 0)
-            mel = read_batch(paths, self.frames, starts).numpy()
-        except UserError as error:
-            return error
+        for position, path in zip(positions, paths, strict=True):
+            spare = mel_frames(path) - self.frames
+            random = self.stream.random(position)
+            starts.append(int(random.integers(spare + 1)) if spare > 0 else 0)
+        mel = read_batch(paths, self.frames, starts).numpy()
         return {"mel": mel, "uid": [self.names[clip] for clip in clips]}
 
 
 def training_batches(dataset: MelDataset, share: Share, step: int, workers: int) -> Iterator[dict]:
     """This process's micro-batches from `step` on, read ahead by `workers` processes.
 
-    {"mel": [B, 1, n_mel, frames], "uid": [B]}. Where a worker cannot be started or is killed, this
-    process reads the batches itself from then on, and the log says so.
+    What `dataset.batch` gives, its arrays as tensors. Where a worker cannot be started or is
+    killed, this process reads the batches itself from then on, and the log says so.
     """
     taken = 0
     if workers:
@@ -130,7 +137,8 @@ def training_batches(dataset: MelDataset, share: Share, step: int, workers: int)
 def _checked(batch: dict | UserError) -> dict:
     if isinstance(batch, UserError):
         raise batch
-    return {**batch, "mel": torch.from_numpy(batch["mel"])}
+    arrays = {k: torch.from_numpy(v) for k, v in batch.items() if isinstance(v, np.ndarray)}
+    return {**batch, **arrays}
 
 
 def _loader(dataset: MelDataset, positions: Iterator[list[int]], workers: int) -> Iterator:

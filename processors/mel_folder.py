@@ -1,6 +1,7 @@
 """A data set's folder of mels, made in several processes, redoing only what is missing or stale.
 
     <mel_dir>/<Uid>.npy            float32 [n_mel, frames of the whole clip]
+    <mel_dir>/../pcm/<Uid>.npy     int16 [samples], where the resampled sounds are kept
     <mel_dir>/mel_config.json      the settings that all mels there were made with
     <mel_dir>/index.jsonl          what each mel was made from; without its line, it is made anew
 
@@ -21,7 +22,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from config.schema import MelConfig
-from processors.clips import Clip, Outcome, Task
+from processors.clips import Clip, Outcome, Task, pcm_dir
 from processors.mel import settings_differ, settings_path, write_mel_settings
 from utils.errors import UserError
 from utils.files import remove_unfinished, write_text
@@ -36,8 +37,10 @@ LINE_KEYS = {field.name for field in dataclasses.fields(Outcome)} | {"made_from"
 class MelFolder:
     """<processed_dir>/<Dataset>/mel, its index, and how its mels are made."""
 
-    def __init__(self, mel_dir: Path, sounds: Path, mel: MelConfig) -> None:
-        self.mel_dir, self.sounds, self.mel = mel_dir, sounds, mel
+    def __init__(
+        self, mel_dir: Path, sounds: Path, mel: MelConfig, keep_wavs: bool = False
+    ) -> None:
+        self.mel_dir, self.sounds, self.mel, self.keep_wavs = mel_dir, sounds, mel, keep_wavs
 
     def make(self, clips: list[Clip], num_workers: int, name: str) -> list[Outcome]:
         """Makes the mels that are missing or stale; what became of each clip.
@@ -69,6 +72,7 @@ class MelFolder:
         self.mel_dir.mkdir(parents=True, exist_ok=True)
         index = self._tidy_index()
         remove_unfinished(self.mel_dir)
+        remove_unfinished(pcm_dir(self.mel_dir))
         if settings_differ(self.mel_dir.parent, self.mel):
             mine = self.mel.fingerprint
             fresh = {uid for uid, line in index.items() if line["made_from"][-1] == mine}
@@ -89,11 +93,15 @@ class MelFolder:
     def _is_done(self, clip: Clip, line: dict | None) -> bool:
         if line is None or line["fault"] or line["made_from"] != self._made_from(clip):
             return False
-        try:
-            size = os.stat(self.mel_dir / f"{clip.uid}.npy").st_size
+        name = f"{clip.uid}.npy"
+        bytes_of = {self.mel_dir / name: 4 * self.mel.n_mel * line["frames"]}
+        if self.keep_wavs:
+            samples = round(line["seconds"] * self.mel.sample_rate)
+            bytes_of[pcm_dir(self.mel_dir) / name] = 2 * samples
+        try:  # 128: numpy's header
+            return all(os.stat(path).st_size == 128 + n for path, n in bytes_of.items())
         except OSError:
             return False
-        return size == 128 + 4 * self.mel.n_mel * line["frames"]  # 128: numpy's header
 
     def _made_from(self, clip: Clip) -> list:
         return [clip.file, clip.size, clip.mtime_ns, self.mel.fingerprint]
@@ -105,7 +113,9 @@ class MelFolder:
             if full or len(chunks[-1]) == CHUNK_CLIPS:
                 chunks.append([])
             chunks[-1].append(clip)
-        return [Task(chunk, self.mel_dir, self.sounds, self.mel) for chunk in chunks]
+        return [
+            Task(chunk, self.mel_dir, self.sounds, self.mel, self.keep_wavs) for chunk in chunks
+        ]
 
 
 def _lines(file: Path) -> Iterator[dict]:

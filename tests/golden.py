@@ -35,12 +35,12 @@ STARTED = "still"  # a run of that name holds the weights that training begins w
 
 
 def write_place(root: Path) -> None:
-    """Data (long and short clips, several captions of some) and configs of both stages."""
+    """Data (long and short clips, several captions of some) and configs of all models."""
     folder = tiny.write_data(root)
     records = json.loads((folder / "train.json").read_text())
     more = [{**record, "Caption": f"{record['Caption']} twice"} for record in records[2:5]]
     (folder / "train.json").write_text(json.dumps(records + more))
-    for stage in (1, 2):
+    for stage in tiny.MODELS:
         tiny.write_config(root, stage, **TRAIN)
 
 

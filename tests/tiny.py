@@ -1,7 +1,8 @@
-"""A tiny data set, as preprocessing would leave it, and configs of both stages that fit it."""
+"""A tiny data set, as preprocessing would leave it, and configs of all models that fit it."""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 
 from config.load import config_from_dict, merge, read_chain
 from config.schema import Config, MelConfig
+from processors.clips import pcm_of_wav
 from processors.mel import write_mel_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +54,16 @@ STAGE_2 = {
     },
     "inference": {"num_steps": 2, "demo_prompts": ["a dog"]},
 }
+VOCODER = {
+    "preprocess": {"segment_frames": 32},
+    "model": {
+        "vocos": {"dim": 16, "intermediate_dim": 32, "num_layers": 2},
+        "discriminators": {"period_channels": 32, "resolution_channels": 2},
+        "loss": {"disc_start": 2},
+    },
+    "train": {"ema_decay": 0.5, "compile": False},
+}
+MODELS = {1: ("autoencoderkl", STAGE_1), 2: ("audioldm", STAGE_2), 3: ("vocoder", VOCODER)}
 TRAIN = {
     "batch_size": 4,
     "max_steps": 6,
@@ -69,14 +81,17 @@ TRAIN = {
 def write_data(root: Path, clips: int = 11, dataset: str = "Tiny") -> Path:
     """<root>/data/<dataset> with mels of several lengths, train.json and valid.json."""
     folder = root / "data" / dataset
-    random = np.random.default_rng(5)
-    (folder / "mel").mkdir(parents=True)
+    random, of_wavs = np.random.default_rng(5), np.random.default_rng(6)
+    for name in ("mel", "pcm"):
+        (folder / name).mkdir(parents=True)
     records = []
     for number in range(clips):
         frames = (FRAMES, 9, 40)[number % 3]
         tone = np.sin(np.arange(frames) * 0.3 * (number + 1))[None]
         mel = -5 + 2 * tone + random.normal(size=(MEL.n_mel, frames))
         np.save(folder / "mel" / f"clip {number}.npy", mel.astype(np.float32))
+        wav = 0.1 * of_wavs.standard_normal(frames * MEL.hop_size)  # nothing to do with the mel
+        np.save(folder / "pcm" / f"clip {number}.npy", pcm_of_wav(wav))
         words = WORDS[number % len(WORDS)]
         records.append({"Dataset": dataset, "Uid": f"clip {number}", "Caption": f"{words} sounds"})
     write_mel_settings(folder, MEL)
@@ -86,18 +101,18 @@ def write_data(root: Path, clips: int = 11, dataset: str = "Tiny") -> Path:
 
 
 def write_config(root: Path, stage: int, **train) -> Path:
-    """<root>/stage<N>.json, whose runs and data lie below root."""
-    model = STAGE_1 if stage == 1 else STAGE_2
-    base = ("autoencoderkl", "audioldm")[stage - 1]
+    """<root>/stage<N>.json, whose runs and data lie below root; 3 is the vocoder."""
+    base, own = MODELS[stage]
     mel = {name: getattr(MEL, name) for name in MEL.__dataclass_fields__}
     config = {
         "base_config": f"config/{base}.json",
         "dataset": ["Tiny"],
         "log_dir": str(root / "runs"),
         "preprocess": {"processed_dir": str(root / "data"), "segment_frames": FRAMES, **mel},
-        **model,
-        "train": {**TRAIN, **train},
+        "train": copy.deepcopy(TRAIN),
     }
+    merge(config, copy.deepcopy(own), {}, "")
+    merge(config["train"], train, {}, "")
     path = root / f"stage{stage}.json"
     path.write_text(json.dumps(config, indent=1))
     return path

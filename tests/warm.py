@@ -22,6 +22,7 @@ FORKS.set_forkserver_preload(
         "models.base.dry_run",
         "models.tta.autoencoder.training",
         "models.tta.ldm.training",
+        "models.vocoders.training",
         "bins.tta.train",
         "torch.utils.tensorboard",
         "diffusers",

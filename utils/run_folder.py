@@ -19,8 +19,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TRAIN_COMMANDS = {
     "AutoencoderKL": "sh egs/tta/autoencoderkl/run_train.sh",
     "AudioLDM": "sh egs/tta/audioldm/run_train.sh",
+    "Vocoder": "sh egs/tta/vocoder/run_train.sh",
 }
-WEIGHTS = {"AutoencoderKL": "vae.safetensors", "AudioLDM": "unet.safetensors"}
+WEIGHTS = {
+    "AutoencoderKL": "vae.safetensors",
+    "AudioLDM": "unet.safetensors",
+    "Vocoder": "vocoder.safetensors",
+}
 VERSIONS_OF = ("torch", "transformers", "diffusers", "accelerate")
 START = ("model.autoencoder_path", "train.init_from")  # where a run's first weights come from
 
@@ -117,6 +122,13 @@ def weights_folder(path: Path, model_type: str) -> Path | None:
     return newest if newest and (newest / WEIGHTS[model_type]).is_file() else None
 
 
+def all_weights(log_dir: str, model_type: str) -> list[Path]:
+    """Where the weights of the runs in `log_dir` lie, the newest last."""
+    runs = Path(log_dir).expanduser().glob("*/")
+    folders = [folder for run in runs if (folder := weights_folder(run, model_type))]
+    return sorted(folders, key=lambda folder: folder.stat().st_mtime)
+
+
 def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
     """The folder of weights that `path` names, or that of the newest run in `log_dir`.
 
@@ -124,11 +136,10 @@ def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
     """
     advice = f"to train one, run: {TRAIN_COMMANDS[model_type]}"
     if path is None:
-        runs = Path(log_dir).expanduser().glob("*/")
-        folders = [folder for run in runs if (folder := weights_folder(run, model_type))]
+        folders = all_weights(log_dir, model_type)
         if not folders:
             raise UserError(f"{log_dir}: no trained {model_type} there; {advice}")
-        return max(folders, key=lambda folder: folder.stat().st_mtime)
+        return folders[-1]
     place = model_folder(os.path.expanduser(path))
     if place.is_file():
         raise UserError(

@@ -50,7 +50,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--duration", type=float, help="seconds; default: the training length")
     parser.add_argument("--sampler", help="ddim, dpm++, pndm or unipc; default: the model's")
     parser.add_argument(
-        "--vocoder", type=expanduser, help="griffin_lim, or a folder with HiFi-GAN weights"
+        "--vocoder",
+        type=expanduser,
+        help="griffin_lim, a vocoder's run, or a folder with HiFi-GAN weights; default: the"
+        " model's, else the newest of its mel in --log_dir, else griffin_lim",
     )
     parser.add_argument(
         "--checkpoint_path", type=expanduser, help="stage-2 run; default: the newest in --log_dir"
@@ -106,7 +109,7 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     from models.tta.ldm.outputs import Numbering
     from models.tta.ldm.pipeline import PipelineSettings, load_pipeline
     from models.tta.ldm.sampling import generate
-    from models.vocoders.load import load_vocoder
+    from models.vocoders.load import GRIFFIN_LIM, load_vocoder, newest_vocoder
     from utils.checkpoint import file_hash
     from utils.device import best_device
     from utils.run_folder import find_weights
@@ -116,6 +119,9 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     sampling = sampling_of(arguments, settings)
     device = best_device(arguments.device)
     vocoder_name = arguments.vocoder or settings.vocoder_of(folder)
+    if arguments.vocoder is None and vocoder_name == GRIFFIN_LIM:
+        vocoder_name = newest_vocoder(arguments.log_dir, settings.mel)
+    print(f"vocoder: {vocoder_name}", file=sys.stderr)
     vocoder = load_vocoder(vocoder_name, settings.mel).to(device)
     pipeline = load_pipeline(folder, device)
     for prompt in prompts:

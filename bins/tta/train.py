@@ -1,6 +1,6 @@
-"""Trains stage 1 or stage 2, whichever model the config is of; the same command again resumes.
+"""Trains the model that the config is of; the same command again resumes.
 
-sh egs/tta/autoencoderkl/run_train.sh        sh egs/tta/audioldm/run_train.sh
+sh egs/tta/{autoencoderkl,audioldm,vocoder}/run_train.sh
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # imports of seconds, which --help does without
 TASKS = {
     "AutoencoderKL": "models.tta.autoencoder.training:AutoencoderTraining",
     "AudioLDM": "models.tta.ldm.training:AudioLDMTraining",
+    "Vocoder": "models.vocoders.training:VocoderTraining",
 }
 
 

@@ -30,20 +30,21 @@ def read_settings(
     folder: Path,
     model_type: str,
     cls: type[Settings],
-    from_training: Callable[[dict[str, Any]], dict[str, Any]],
+    from_training: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Settings:
     """The settings of the weights in `folder`.
 
     Args:
         folder: of weights of this `model_type`.
         cls: the dataclass of its settings.
-        from_training: makes the contents of a pipeline.json of those of a training's config.json.
+        from_training: makes the contents of a pipeline.json of those of a training's config.json;
+            None where folders of these weights always had a pipeline.json.
 
     Raises:
         UserError: there are none, they are damaged, or a newer version of this code wrote them.
     """
     path = folder / PIPELINE_FILE
-    if path.is_file():
+    if path.is_file() or from_training is None:
         data = read_json(path)
         version, found = data.pop("version", None), data.pop("model_type", None)
         if isinstance(version, int) and version > VERSION:

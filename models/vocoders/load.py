@@ -7,17 +7,20 @@ import dataclasses
 from config.schema import MelConfig
 from models.vocoders.griffin_lim import GriffinLim
 from models.vocoders.hifigan import HiFiGAN, load_hifigan
+from models.vocoders.saved import MODEL_TYPE, TrainedVocos, VocoderSettings, load_vocos
 from utils.errors import UserError
 from utils.hub import model_folder
+from utils.run_folder import all_weights, weights_folder
 
 GRIFFIN_LIM = "griffin_lim"
-Vocoder = GriffinLim | HiFiGAN
+Vocoder = GriffinLim | HiFiGAN | TrainedVocos
 
 
 def load_vocoder(name: str, mel: MelConfig) -> Vocoder:
-    """The vocoder "griffin_lim", or the HiFi-GAN in the folder `name`, for mels of these settings.
+    """The vocoder "griffin_lim", or the one in the folder `name`, for mels of these settings.
 
-    A hub model's name stands for its folder.
+    The folder is a Vocos's run or checkpoint, or a HiFi-GAN's. A hub model's name stands for its
+    folder.
 
     Raises:
         UserError: there is none, it was made for another mel, or Griffin-Lim is asked for a mel
@@ -32,5 +35,18 @@ def load_vocoder(name: str, mel: MelConfig) -> Vocoder:
         return GriffinLim(**dataclasses.asdict(mel))
     folder = model_folder(name)
     if not folder.is_dir():
-        raise UserError(f"vocoder {name!r} is neither {GRIFFIN_LIM!r} nor a folder with a HiFi-GAN")
-    return load_hifigan(folder, mel)
+        raise UserError(
+            f"vocoder {name!r} is neither {GRIFFIN_LIM!r} nor a folder with a Vocos or a HiFi-GAN"
+        )
+    trained = weights_folder(folder, MODEL_TYPE)
+    return load_vocos(trained, mel) if trained else load_hifigan(folder, mel)
+
+
+def newest_vocoder(log_dir: str, mel: MelConfig) -> str:
+    """The name of the newest vocoder that was trained for such mels in `log_dir`, if there is one.
+
+    Else it is Griffin-Lim.
+    """
+    folders = reversed(all_weights(log_dir, MODEL_TYPE))
+    fitting = (str(folder) for folder in folders if VocoderSettings.read(folder).mel == mel)
+    return next(fitting, GRIFFIN_LIM)

@@ -20,13 +20,13 @@ def place(tmp_path_factory) -> Path:
     """Data, configs, and a run of each stage by one process."""
     root = tmp_path_factory.mktemp("processes")
     tiny.write_data(root)
-    for stage in (1, 2):
+    for stage in (1, 2, 3):
         config = tiny.write_config(root, stage, max_steps=STEPS)
         assert warm.run(root / "log", "--config", config, "--exp_name", f"one{stage}") == 0
     return root
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_two_processes_are_as_one(place, stage):
     log, one = place / f"log{stage}", place / "runs" / f"one{stage}"
     shutil.rmtree(place / "data" / "cache", ignore_errors=True)  # which they share out, too

@@ -30,15 +30,15 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Data, configs of both stages, and a run of each that was left alone."""
+    """Data, configs of both stages and the vocoder, and a run of each that was left alone."""
     root = tmp_path_factory.mktemp("resume")
     tiny.write_data(root)
-    for stage in (1, 2):
+    for stage in (1, 2, 3):
         config = tiny.write_config(root, stage, **SETTINGS)
-        log = root / "log"
-        assert warm.run(log, "--config", config, "--exp_name", f"alone{stage}") == 0, (
-            log.read_text()
-        )
+        log, arguments = root / "log", ["--config", config, "--exp_name", f"alone{stage}"]
+        if stage != 1:
+            arguments.append(f"model.autoencoder_path={root}/runs/alone1")
+        assert warm.run(log, *arguments) == 0, log.read_text()
     return root
 
 
@@ -50,7 +50,7 @@ def command(place, request):
         name = f"{request.node.originalname}{stage}"
         shutil.rmtree(place / "runs" / name, ignore_errors=True)
         arguments = ["--config", f"{place}/stage{stage}.json", "--exp_name", name]
-        if stage == 2:
+        if stage != 1:
             arguments.append(f"model.autoencoder_path={place}/runs/alone1")
         return arguments, place / "runs" / name
 
@@ -61,7 +61,7 @@ def command(place, request):
 MOMENTS = (SAVES, ("/mel/clip",), ("/runs/",))
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_killed_at_random_moments(place, command, stage, pytestconfig, tmp_path):
     """The same moments each time: the dice are seeded and choose among file operations."""
     arguments, run = command(stage)
@@ -190,7 +190,7 @@ def test_two_trainings_cannot_share_a_folder(place, command, tmp_path):
     assert_same(run, place / "runs/alone1", STEPS)
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_more_pieces_give_the_same_result(place, command, stage, tmp_path):
     arguments, run = command(stage)
     log = tmp_path / "log"

@@ -11,7 +11,7 @@ from config.write_schema import file_schema
 from tests.config.test_schema import SHIPPED
 from tests.tiny import ROOT
 
-FILES = [*SHIPPED, *(ROOT / "config" / f"{n}.json" for n in ("base", "autoencoderkl", "audioldm"))]
+FILES = [*SHIPPED, *(ROOT / "config" / f"{n}.json" for n in ("base", *map(str.lower, EXPERIMENTS)))]
 SCHEMA = json.loads((ROOT / "config/schema.json").read_text(encoding="utf-8"))
 TYPES = {
     "object": dict,

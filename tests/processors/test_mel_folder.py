@@ -87,6 +87,36 @@ def test_a_second_run_redoes_only_what_is_stale(folder, sounds):
     assert np.load(folder.mel_dir / "1.npy").shape == (80, 18)
 
 
+def test_sounds_are_kept_where_asked_for_and_later_as_well(folder, sounds):
+    clips, kept = clips_of(sounds), folder.mel_dir.parent / "pcm"
+    go(folder, clips)
+    assert not kept.exists()
+    asked = MelFolder(folder.mel_dir, sounds, MEL, keep_wavs=True)
+    assert len(go(asked, clips)) == 5
+    assert go(asked, clips) == []
+    for clip in clips:
+        pcm, wav = np.load(kept / f"{clip.uid}.npy"), read_wav(sounds / clip.file, RATE)
+        assert pcm.dtype == np.int16
+        np.testing.assert_allclose(pcm / 32767, wav.clip(-1, 1), atol=1e-4)
+    (kept / "2.npy").unlink()
+    (kept / "3.npy").write_bytes(b"half")
+    assert go(asked, clips) == ["2", "3"]
+    assert go(folder, clips) == []  # those that are there do no harm
+
+
+def test_what_was_kept_of_another_sound_is_never_taken_for_this_one_s(folder, sounds):
+    asked = MelFolder(folder.mel_dir, sounds, MEL, keep_wavs=True)
+    go(asked, clips_of(sounds))
+    write_sound(sounds / "1.wav", seed=77)  # as long as it was
+    assert go(folder, clips_of(sounds)) == ["1"]
+    assert go(asked, clips_of(sounds)) == ["1"]
+    pcm = np.load(folder.mel_dir.parent / "pcm" / "1.npy")
+    np.testing.assert_allclose(pcm / 32767, read_wav(sounds / "1.wav", RATE), atol=1e-4)
+    (sounds / "1.wav").write_text("words")
+    folder.make(clips_of(sounds), 1, "Sounds")
+    assert not (folder.mel_dir.parent / "pcm" / "1.npy").exists()
+
+
 def test_a_sound_that_went_bad_loses_its_mel_and_is_tried_again(folder, sounds):
     go(folder, clips_of(sounds))
     (sounds / "0.wav").write_text("words")
@@ -127,7 +157,7 @@ def test_damaged_settings_and_index_are_made_anew(folder, sounds):
 
 
 def test_reasons_against_a_sound(tmp_path):
-    task = Task([], tmp_path / "mel", tmp_path, MEL)
+    task = Task([], tmp_path / "mel", tmp_path, MEL, keep_wavs=False)
     write_sound(tmp_path / "short.wav", seconds=0.02)
     write_wav(tmp_path / "silent.wav", np.zeros(8000), RATE)
     write_wav(tmp_path / "clipped.wav", np.clip(noise(0.2) * 3, -1, 1), RATE)
@@ -147,14 +177,20 @@ def test_names_that_cannot_be_a_file(tmp_path):
     (tmp_path / "mel" / "a.npy").mkdir(parents=True)
     (tmp_path / "mel" / "file").touch()
     names = ["a", "file/b", "x" * 300]
-    task = Task([Clip(uid, "a.wav", 0, 0) for uid in names], tmp_path / "mel", tmp_path, MEL)
+    task = Task(
+        [Clip(uid, "a.wav", 0, 0) for uid in names],
+        tmp_path / "mel",
+        tmp_path,
+        MEL,
+        keep_wavs=False,
+    )
     assert {outcome.fault for outcome in task.run()} == {"name that cannot be a file's"}
 
 
 def test_a_disk_that_takes_only_half_of_a_mel_is_a_clear_error(tmp_path):
     """The kernel's limit on a file's size stands for the disk's end: the write itself fails."""
     write_sound(tmp_path / "a.wav")
-    task = Task([Clip("a", "a.wav", 0, 0)], tmp_path / "mel", tmp_path, MEL)
+    task = Task([Clip("a", "a.wav", 0, 0)], tmp_path / "mel", tmp_path, MEL, keep_wavs=False)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:

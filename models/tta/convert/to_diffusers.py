@@ -16,8 +16,10 @@ from models.tta.ldm.sampling import make_scheduler
 from models.vocoders import griffin_lim, hifigan_v3
 from models.vocoders.hifigan import HiFiGAN
 from models.vocoders.load import Vocoder
+from models.vocoders.saved import TrainedVocos
 from processors.mel import SETTINGS_FILE
 from utils.checkpoint import read_json, whole_folder, write_json
+from utils.errors import UserError
 
 
 def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> None:
@@ -28,6 +30,11 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
+    if isinstance(vocoder, TrainedVocos):
+        raise UserError(
+            "an export does not carry a Vocos, which diffusers and transformers do not know; to"
+            " export with Griffin-Lim, run the same command with --vocoder griffin_lim"
+        )
     settings, vae, text_encoder = pipeline.settings, pipeline.vae, pipeline.text_encoder
     vae_arguments = {**vae_settings(vae.config), "scaling_factor": 1 / float(vae.latent_std)}
     vae_weights = {name: v for name, v in vae.state_dict().items() if name != "latent_std"}

@@ -78,8 +78,9 @@ class EmptyExperiment(Experiment):
     model: EmptyModel
 
 
-Config = AutoencoderKLExperiment | AudioLDMExperiment | EmptyExperiment
+Config = AutoencoderKLExperiment | AudioLDMExperiment | VocoderExperiment | EmptyExperiment
 """
+CONFIG = "Config = AutoencoderKLExperiment | AudioLDMExperiment | VocoderExperiment\n"
 # ... and their values.
 VALUES = {"base_config": "config/base.json", "model_type": "Empty", "model": {"target": 3.0}}
 # The line, in TASKS of bins/tta/train.py.
@@ -99,9 +100,7 @@ def test_an_empty_fourth_model_is_a_folder_a_config_and_a_line(trained, tmp_path
         shutil.copytree(tiny.ROOT / folder, root / folder, ignore=ignored)
     (root / "models/tta/empty").mkdir()
     (root / "models/tta/empty/training.py").write_text(TASK)
-    replace_once(
-        root / "config/schema.py", "Config = AutoencoderKLExperiment | AudioLDMExperiment\n", TYPES
-    )
+    replace_once(root / "config/schema.py", CONFIG, TYPES)
     (root / "config/empty.json").write_text(json.dumps(VALUES))
     replace_once(root / "bins/tta/train.py", "TASKS = {\n", "TASKS = {\n" + LINE)
 

@@ -1,0 +1,63 @@
+"""What a vocoder is trained on: multi-scale log-mel error, hinge losses, feature matching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from config.schema import MelConfig
+from models.vocoders.discriminators import Judgement
+from processors.mel import MelExtractor
+
+# Window in samples: bands (Kumar et al. 2023, arXiv:2306.06546, section 3.4).
+MEL_SCALES = {32: 5, 64: 10, 128: 20, 256: 40, 512: 80, 1024: 160, 2048: 320}
+
+
+class MultiScaleMelLoss(nn.Module):
+    """Mean over windows of the L1 distance of log-mels (arXiv:2306.06546, section 3.4).
+
+    Short windows hear clicks where they are, long ones tones. The mels are those of
+    `processors.mel` with hops of a quarter of the window, and in natural logarithms.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__()
+        self.extract = [
+            MelExtractor(MelConfig(sample_rate, n, n, n // 4, bands, 0.0, sample_rate / 2))
+            for n, bands in MEL_SCALES.items()
+        ]
+
+    def forward(self, wav: Tensor, target: Tensor) -> Tensor:
+        """wav and target [B, T] -> scalar"""
+        errors = [F.l1_loss(mel(wav), mel(target)) for mel in self.extract]
+        return torch.stack(errors).mean()
+
+
+def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
+    """Mean over the discriminators of the hinge loss (Lim & Ye 2017, arXiv:1705.02894, eq. 10)."""
+    losses = [
+        F.relu(1 - logits_real).mean() + F.relu(1 + logits_fake).mean()
+        for (logits_real, _), (logits_fake, _) in zip(real, fake, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def adversarial_loss(fake: Sequence[Judgement]) -> Tensor:
+    """Mean over the discriminators of -D(G(s)) (arXiv:1705.02894, eq. 11)."""
+    return torch.stack([-logits.mean() for logits, _ in fake]).mean()
+
+
+def feature_matching_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
+    """Mean over discriminators and layers of the L1 distance of activations.
+
+    Kong et al. 2020 (arXiv:2010.05646), eq. 5, who sum over layers and discriminators.
+    """
+    distances = [
+        F.l1_loss(layer_fake, layer_real.detach())
+        for (_, layers_real), (_, layers_fake) in zip(real, fake, strict=True)
+        for layer_real, layer_fake in zip(layers_real, layers_fake, strict=True)
+    ]
+    return torch.stack(distances).mean()

@@ -1,0 +1,141 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import ConvNextConfig
+from transformers.models.convnext.modeling_convnext import ConvNextLayer
+
+from config.schema import MelConfig
+from models.vocoders.vocos import ConvNeXtBlock, InverseSTFT, Vocos
+from processors.mel import mel_filter_bank, padding
+from utils.errors import UserError
+
+MELS = [
+    MelConfig(16000, 1024, 1024, 256, 80, 0.0, 8000.0),
+    MelConfig(16000, 1024, 640, 160, 64, 50.0, 7600.0),  # a window shorter than the FFT
+    MelConfig(8000, 128, 128, 96, 20, 0.0, 4000.0),  # a hop that does not divide the FFT
+]
+mels = pytest.mark.parametrize("mel", MELS, ids=lambda mel: f"{mel.n_fft}-{mel.hop_size}")
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def spectra_of_the_mel(wav: torch.Tensor, mel: MelConfig) -> torch.Tensor:
+    """The complex spectra whose magnitudes `processors.mel` sums to bands."""
+    padded = F.pad(wav[:, None], (padding(mel),) * 2, mode="reflect")[:, 0]
+    window = torch.hann_window(mel.win_size)
+    return torch.stft(
+        padded, mel.n_fft, mel.hop_size, mel.win_size, window, center=False, return_complex=True
+    )
+
+
+@mels
+def test_inverse_stft_returns_the_wav_that_the_mel_was_taken_from_sample_by_sample(mel):
+    wav = random(2, 12 * mel.hop_size)
+    result = InverseSTFT(mel)(spectra_of_the_mel(wav, mel))
+    assert result.shape == wav.shape
+    torch.testing.assert_close(result, wav, atol=1e-5, rtol=1e-5)
+
+
+@mels
+def test_inverse_stft_of_spectra_of_no_wav_is_the_least_squares_sum(mel):
+    frames = 5
+    spectrum = torch.complex(
+        random(1, mel.n_fft // 2 + 1, frames), random(1, mel.n_fft // 2 + 1, frames, seed=1)
+    )
+    left = (mel.n_fft - mel.win_size) // 2
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(mel.win_size) / mel.win_size)
+    total, weight = np.zeros((2, (frames - 1) * mel.hop_size + mel.n_fft))
+    for frame in range(frames):
+        start = frame * mel.hop_size + left
+        inside = slice(start, start + mel.win_size)
+        samples = np.fft.irfft(spectrum[0, :, frame].numpy())[left : left + mel.win_size]
+        total[inside] += hann * samples
+        weight[inside] += hann**2
+    kept = slice(padding(mel), padding(mel) + frames * mel.hop_size)
+    expected = torch.from_numpy((total[kept] / weight[kept]).astype(np.float32))
+    torch.testing.assert_close(InverseSTFT(mel)(spectrum)[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_inverse_stft_is_torch_istft_half_a_hop_later():
+    mel, frames = MELS[0], 12
+    bins = mel.n_fft // 2 + 1
+    spectrum = torch.complex(random(2, bins, frames), random(2, bins, frames, seed=1))
+    window = torch.hann_window(mel.n_fft)
+    theirs = torch.istft(spectrum, mel.n_fft, mel.hop_size, window=window, center=True)
+    ours = InverseSTFT(mel)(spectrum)
+    half = mel.hop_size // 2  # torch puts the centre of frame 0 on sample 0, the mel on half a hop
+    assert ours.shape[1] == theirs.shape[1] + mel.hop_size
+    torch.testing.assert_close(ours[:, half:-half], theirs, atol=1e-5, rtol=1e-4)
+
+
+@mels
+@pytest.mark.parametrize("frames", [1, 2, 17])
+def test_samples_are_frames_times_hop(mel, frames):
+    wav = Vocos(mel, 16, 32, 1)(random(2, mel.n_mel, frames))
+    assert wav.shape == (2, frames * mel.hop_size)
+    assert wav.isfinite().all()
+
+
+def test_the_paper_s_size():
+    paper = MelConfig(24000, 1024, 1024, 256, 100, 0.0, 12000.0)
+    block = 7 * 512 + 512 + 2 * 512 + 2 * 512 * 1536 + 1536 + 512 + 512
+    expected = 7 * 100 * 512 + 512 + 2 * 512 + 8 * block + 2 * 512 + 512 * 1026 + 1026
+    count = sum(parameter.numel() for parameter in Vocos(paper, 512, 1536, 8).parameters())
+    assert count == expected
+    assert round(count / 1e6, 1) == 13.5  # arXiv:2306.00814, table 5
+
+
+def test_a_block_is_convnext_s_in_one_dimension():
+    block = ConvNeXtBlock(6, 24, layer_scale=0.3)  # 24: ConvNeXt widens four times
+    theirs = ConvNextLayer(ConvNextConfig(layer_scale_init_value=0.3), dim=6)
+    with torch.no_grad():
+        theirs.dwconv.weight.zero_()
+        theirs.dwconv.weight[:, :, 3] = block.dwconv.weight  # the row of its 7 x 7 kernels
+        theirs.dwconv.bias.copy_(block.dwconv.bias)
+        for name in ("layernorm.weight", "layernorm.bias"):
+            value = random(6, seed=len(name))
+            theirs.get_parameter(name).copy_(value)
+            block.norm.get_parameter(name.split(".")[1]).copy_(value)
+        for name, part in itertools.product(("pwconv1", "pwconv2"), ("weight", "bias")):
+            getattr(theirs, name).get_parameter(part).copy_(
+                getattr(block, name).get_parameter(part)
+            )
+        x = random(2, 6, 11)
+        torch.testing.assert_close(block(x), theirs(x[:, :, None])[:, :, 0])
+
+
+def test_the_prior_s_bands_are_the_mel_s_and_it_is_as_loud_as_the_mel():
+    """A network that adds nothing to FreeV's prior, on a mel whose pseudo-inverse is positive."""
+    mel = MELS[0]
+    head = Vocos(mel, 16, 32, 1).head
+    torch.nn.init.zeros_(head.out.weight)
+    spectra = []
+    head.istft.register_forward_pre_hook(lambda _, spectrum: spectra.append(spectrum[0]))
+    filters = torch.from_numpy(mel_filter_bank(mel))
+    smooth = torch.linspace(2.0, 0.5, 513)[:, None].expand(-1, 3)
+    bands = (filters @ smooth)[None].log()
+    for gain in (1.0, 4.0):
+        head(torch.zeros(1, 3, 16), bands + math.log(gain))
+    rebuilt = filters @ spectra[0].abs()
+    torch.testing.assert_close(rebuilt.log(), bands, atol=0.05, rtol=0)
+    torch.testing.assert_close(spectra[1], 4 * spectra[0], atol=1e-3, rtol=1e-3)
+
+
+def test_half_precision_stops_before_the_spectrum():
+    vocos, mel = Vocos(MELS[0], 16, 32, 1), random(1, 80, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        wav = vocos(mel)
+    assert wav.dtype == torch.float32
+    wav.square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in vocos.parameters())
+
+
+def test_frames_that_do_not_overlap_are_refused():
+    with pytest.raises(UserError, match="hop_size 64 must be less than win_size 64"):
+        Vocos(MelConfig(8000, 128, 64, 64, 20, 0.0, 4000.0), 16, 32, 1)

@@ -36,7 +36,7 @@ case "$*" in
     *sys.prefix*) dirname "$(dirname "$0")" ;;
     -c*) exec {python} "$@" ;;
     utils/count_gpus.py) echo 0 ;;
-    -m\\ pip* | -m\\ pytest* | -m\\ config.write_schema | utils/free_torchaudio.py) ;;
+    -m\\ pip* | -m\\ pytest* | utils/free_torchaudio.py) ;;
     *) PYTHONPATH={root} exec {python} -m tests.checked_command "$@" ;;
 esac
 """

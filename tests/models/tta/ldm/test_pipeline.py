@@ -258,6 +258,8 @@ def test_folders_of_before_make_the_same_sounds(pipeline, before):
     loaded = load_pipeline(before, "cpu")
     made_from = loaded.settings.made_from
     assert {made_from[name] for name in ("dataset", "step")} == {"Tiny", "6"}
+    assert loaded.settings.sampling.duration == pytest.approx(16 * 32 / 4000)  # frames, hop, rate
+    assert loaded.settings.max_tokens == 12
     assert dataclasses.replace(loaded.settings, made_from={}) == dataclasses.replace(
         pipeline.settings, made_from={}
     )

@@ -143,6 +143,11 @@ class InferenceConfig:
 
 
 @typed
+class EditingConfig(InferenceConfig):
+    source_guidance: NotNegative
+
+
+@typed
 class AutoencoderKLModel:
     autoencoderkl: AutoencoderKLConfig
     loss: LossConfig
@@ -158,6 +163,8 @@ class VocoderModel:
 
 @typed
 class AudioLDMModel:
+    LATENTS_IN: ClassVar = 1  # that the U-Net reads: the noisy one
+
     latent: Annotated[list[Count], Field(min_length=3, max_length=3)]  # z, height, width
     autoencoder_path: Place | None
     text_encoder: TextEncoderConfig
@@ -167,12 +174,12 @@ class AudioLDMModel:
     snr_gamma: Positive | None
 
     def __post_init__(self) -> None:
-        text, unet = self.text_encoder, self.audioldm
-        # The U-Net reads the noisy latent alone. One that edits a sound would read its latent, too.
-        if not unet.in_channels == unet.out_channels == self.latent[0]:
+        text, unet, channels = self.text_encoder, self.audioldm, self.latent[0]
+        if [unet.in_channels, unet.out_channels] != [self.LATENTS_IN * channels, channels]:
             raise ValueError(
                 f"audioldm.in_channels {unet.in_channels} and audioldm.out_channels"
-                f" {unet.out_channels} must be {self.latent[0]}, the channels of model.latent"
+                f" {unet.out_channels} must be {self.LATENTS_IN * channels} and {channels}:"
+                f" {self.LATENTS_IN} latent(s) in and one out, of the channels of model.latent"
                 f" {self.latent}"
             )
         if text.learns and text.small.d_model != unet.context_dim:
@@ -180,6 +187,13 @@ class AudioLDMModel:
                 f"text_encoder.small.d_model {text.small.d_model} and audioldm.context_dim"
                 f" {unet.context_dim} must be equal"
             )
+
+
+@typed
+class AUDITModel(AudioLDMModel):
+    LATENTS_IN: ClassVar = 2  # and that of the sound to edit
+
+    source_dropout: Annotated[float, Field(ge=0, le=1)]
 
 
 # ---------------------------------------------------------------- whole experiments
@@ -270,6 +284,13 @@ class AudioLDMExperiment(Experiment):
 
 
 @typed
+class AUDITExperiment(AudioLDMExperiment):
+    model_type: Literal["AUDIT"]
+    model: AUDITModel
+    inference: EditingConfig
+
+
+@typed
 class VocoderExperiment(Experiment):
     SHORTEST: ClassVar = 1024  # samples; an STFT of 2048 reflects 768 at either end
     SHAPES: ClassVar = (*Experiment.SHAPES, "model.vocos", "model.discriminators")
@@ -291,5 +312,5 @@ class VocoderExperiment(Experiment):
             )
 
 
-Config = AutoencoderKLExperiment | AudioLDMExperiment | VocoderExperiment
+Config = AutoencoderKLExperiment | AudioLDMExperiment | AUDITExperiment | VocoderExperiment
 EXPERIMENTS = {get_type_hints(cls)["model_type"].__args__[0]: cls for cls in get_args(Config)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from config.schema import Config
@@ -100,17 +101,20 @@ def mel_path(config: Config, record: dict) -> Path:
     return dataset_dir(config, record["Dataset"]) / "mel" / f"{record['Uid']}.npy"
 
 
-def load_split(config: Config, split: str) -> list[dict]:
+def load_split(
+    config: Config, split: str, sounds_of: Callable[[dict], list[str]] = lambda r: [r["Uid"]]
+) -> list[dict]:
     """The records of `split` over all data sets of the config, those whose mel was made.
 
     A record without a mel (its clip is missing, or could not be used) is left out; how many is
-    logged. Raises UserError where a file is missing or where no record of "train" is left.
+    logged. `sounds_of` names the Uids that a record needs mels of. Raises UserError where a file is
+    missing or where no record of "train" is left.
     """
     kept, left_out = [], 0
     for dataset in config.dataset:
         records = read_records(split_path(config, dataset, split), dataset)
         mels = _uids_with_mel(dataset_dir(config, dataset) / "mel")
-        usable = [record for record in records if record["Uid"] in mels]
+        usable = [record for record in records if mels.issuperset(sounds_of(record))]
         left_out += len(records) - len(usable)
         kept += usable
     if left_out:

@@ -57,3 +57,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         status = warm.run(root / "log", "--config", config, "--exp_name", name)
         assert status == 0, (root / "log").read_text()
     return root
+
+
+@pytest.fixture(scope="session")
+def edits(trained: Path) -> Path:
+    """The same folder, with triplets and runs/audit, an editor that started from runs/ldm."""
+    from tests import tiny, warm
+
+    tiny.write_edits(trained)
+    config = tiny.write_config(trained, 4, sample_interval=6)
+    log = trained / "log"
+    assert warm.run(log, "--config", config, "--exp_name", "audit") == 0, log.read_text()
+    return trained

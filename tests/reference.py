@@ -275,6 +275,10 @@ class Stage2:
         seen = {"windows": chosen, "dropped": [caption == "" for caption in captions]}
         return torch.from_numpy(np.stack(windows)[:, None]), captions, seen
 
+    def inputs(self, x_t: Tensor) -> Tensor:
+        """What the network reads."""
+        return x_t
+
     def step(self, step: int) -> None:
         mel, captions, seen = self.batch(step)
         with torch.no_grad():
@@ -293,7 +297,7 @@ class Stage2:
         x_0 = (mean + std * spread) / self.vae.latent_std
         a = self.alpha_bar[t][:, None, None, None]
         x_t = a.sqrt() * x_0 + (1 - a).sqrt() * noise  # Ho et al. 2020, eq. 4
-        predicted = self.unet(x_t, t, *self.text(captions))
+        predicted = self.unet(self.inputs(x_t), t, *self.text(captions))
         velocity = self.model["noise_scheduler"]["prediction_type"] == "v_prediction"
         # Ho et al. 2020, eq. 14, or v of Salimans & Ho 2022, arXiv:2202.00512, section 4.
         target = a.sqrt() * noise - (1 - a).sqrt() * x_0 if velocity else noise

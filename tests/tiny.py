@@ -63,7 +63,18 @@ VOCODER = {
     },
     "train": {"ema_decay": 0.5, "compile": False},
 }
-MODELS = {1: ("autoencoderkl", STAGE_1), 2: ("audioldm", STAGE_2), 3: ("vocoder", VOCODER)}
+EDITOR = {
+    "dataset": ["TinyEdits", "Tiny"],
+    "model": {**STAGE_2["model"], "audioldm": {**STAGE_2["model"]["audioldm"], "in_channels": 4}},
+    "inference": STAGE_2["inference"],
+}
+TASKS = ("add", "drop", "replace", "inpaint", "super_resolution", "keep")
+MODELS = {
+    1: ("autoencoderkl", STAGE_1),
+    2: ("audioldm", STAGE_2),
+    3: ("vocoder", VOCODER),
+    4: ("audit", EDITOR),
+}
 TRAIN = {
     "batch_size": 4,
     "max_steps": 6,
@@ -100,8 +111,28 @@ def write_data(root: Path, clips: int = 11, dataset: str = "Tiny") -> Path:
     return folder
 
 
+def write_edits(root: Path, edits: int = 15, dataset: str = "TinyEdits") -> Path:
+    """<root>/data/<dataset> with triplets of every task, the last six for validation."""
+    folder, random = root / "data" / dataset, np.random.default_rng(7)
+    (folder / "mel").mkdir(parents=True)
+    records = []
+    for number in range(edits):
+        task, word = TASKS[number % len(TASKS)], WORDS[number % len(WORDS)]
+        record = {"Dataset": dataset, "Uid": f"{number}", "Task": task, "Caption": f"{word} sounds"}
+        record |= {"Instruction": f"{task.replace('_', ' ')} {word}", "Input": f"{number}_in"}
+        record["Output"] = record["Input"] if task == "keep" else f"{number}_out"
+        for uid in {record["Input"], record["Output"]}:
+            mel = -5 + random.normal(size=(MEL.n_mel, (FRAMES, 9, 40)[number % 3]))
+            np.save(folder / "mel" / f"{uid}.npy", mel.astype(np.float32))
+        records.append(record)
+    write_mel_settings(folder, MEL)
+    (folder / "train.json").write_text(json.dumps(records[:-6]))
+    (folder / "valid.json").write_text(json.dumps(records[-6:]))
+    return folder
+
+
 def write_config(root: Path, stage: int, **train) -> Path:
-    """<root>/stage<N>.json, whose runs and data lie below root; 3 is the vocoder."""
+    """<root>/stage<N>.json, whose runs and data lie below root; 3: vocoder, 4: editor."""
     base, own = MODELS[stage]
     mel = {name: getattr(MEL, name) for name in MEL.__dataclass_fields__}
     config = {

@@ -21,6 +21,7 @@ FORKS.set_forkserver_preload(
         "models.base.run",
         "models.base.dry_run",
         "models.tta.autoencoder.training",
+        "models.tta.editing.training",
         "models.tta.ldm.training",
         "models.vocoders.training",
         "bins.tta.train",

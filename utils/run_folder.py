@@ -19,11 +19,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TRAIN_COMMANDS = {
     "AutoencoderKL": "sh egs/tta/autoencoderkl/run_train.sh",
     "AudioLDM": "sh egs/tta/audioldm/run_train.sh",
+    "AUDIT": "sh egs/tta/audit/run_train.sh",
     "Vocoder": "sh egs/tta/vocoder/run_train.sh",
 }
 WEIGHTS = {
     "AutoencoderKL": "vae.safetensors",
     "AudioLDM": "unet.safetensors",
+    "AUDIT": "editor.safetensors",
     "Vocoder": "vocoder.safetensors",
 }
 VERSIONS_OF = ("torch", "transformers", "diffusers", "accelerate")

@@ -1,6 +1,6 @@
 """Trains the model that the config is of; the same command again resumes.
 
-sh egs/tta/{autoencoderkl,audioldm,vocoder}/run_train.sh
+sh egs/tta/{autoencoderkl,audioldm,audit,vocoder}/run_train.sh
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # imports of seconds, which --help does without
 TASKS = {
     "AutoencoderKL": "models.tta.autoencoder.training:AutoencoderTraining",
     "AudioLDM": "models.tta.ldm.training:AudioLDMTraining",
+    "AUDIT": "models.tta.editing.training:AUDITTraining",
     "Vocoder": "models.vocoders.training:VocoderTraining",
 }
 

@@ -19,10 +19,13 @@ class LatentTask(Task):
     def __init__(self, config: Config, accelerator: Accelerator, share: Share) -> None:
         self.config, self.accelerator, self.share = config, accelerator, share
         self.seed = config.train.random_seed
-        self.train_records = load_split(config, "train")
-        self.valid_records = load_split(config, "valid")
+        self.train_records = self.load_records("train")
+        self.valid_records = self.load_records("valid")
         self.notes: list[str] = []
         self.made_from: dict[str, object] = {}
+
+    def load_records(self, split: str) -> list[dict]:
+        return load_split(self.config, split)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

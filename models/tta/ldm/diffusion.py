@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,16 +57,25 @@ class DiffusionObjective(nn.Module):
         self.snr_gamma = snr_gamma
 
     def forward(
-        self, latent: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, text_mask: Tensor
+        self,
+        latent: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        source: Tensor | None = None,
     ) -> Tensor:
         """Squared error of every clip, [B].
 
         latent (scaled), noise [B, z, h, w]; timesteps [B]; text: states [B, L, D], or token ids
-        [B, L] where the text encoder learns; text_mask [B, L].
+        [B, L] where the text encoder learns; text_mask [B, L]; source: of an editor, the scaled
+        latent of the sound to edit [B, z, h, w], which the U-Net reads behind the noisy one.
         """
         if self.text_encoder is not None:
             text = self.text_encoder(text, text_mask)
         noisy = self.schedule.add_noise(latent, noise, timesteps)
+        if source is not None:
+            noisy = torch.cat([noisy, source], dim=1)
         prediction = self.unet(noisy, timesteps, text, text_mask)
         target = self.schedule.target(latent, noise, timesteps)
         error = F.mse_loss(prediction.float(), target, reduction="none").mean((1, 2, 3))

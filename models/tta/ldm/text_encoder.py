@@ -171,6 +171,10 @@ class TextEncoder(nn.Module):
             )
         return warnings
 
+    def pieces(self, text: str) -> list[int]:
+        """The token ids of a text, without </s>."""
+        return self._words([text])[0]
+
     def _words(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, without </s>."""
         encoded = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)

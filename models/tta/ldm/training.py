@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -30,7 +31,7 @@ from processors.text import build_text_cache
 from utils.checkpoint import load_tensors, load_weights, read_json, save_tensors
 from utils.device import compiles, memory_format, to_device
 from utils.errors import UserError
-from utils.run_folder import find_weights
+from utils.run_folder import WEIGHTS, find_weights
 from utils.seeds import generator
 
 
@@ -38,25 +39,24 @@ class AudioLDMTraining(LatentTask):
     """The U-Net on cached latents and a frozen text encoder's cached states: a models/base Task."""
 
     shown = ("loss",)
+    weights_file = WEIGHTS["AudioLDM"]
 
     def __init__(
         self, config: Config, accelerator: Accelerator, share: Share, checkpoint: Path | None
     ) -> None:
         """`checkpoint` is the folder to go on from; None starts anew."""
         super().__init__(config, accelerator, share)
-        self._take_vae(checkpoint)
-        start = checkpoint
-        if start is None and config.train.init_from:
-            start = find_weights(config.train.init_from, config.log_dir, "AudioLDM")
-            check_mel(config.preprocess.mel, PipelineSettings.read(start).mel, start)
+        start = checkpoint or self._find_start()
+        if start != checkpoint:
             self.notes.append(f"starts from the weights in {start}")
+        self._take_vae(checkpoint, start)
         self.trains_text = config.model.text_encoder.learns
         self.text_encoder = self._make_text_encoder(checkpoint, start)
         captions = (record["Caption"] for record in self.train_records)
         self.notes += self.text_encoder.check_captions(captions)
         self.unet = UNet(config.model.audioldm)
         if start:
-            load_weights(self.unet, *_tensors(start / "unet.safetensors"))
+            self._load_unet(start)
         if self.text_encoder.dim != config.model.audioldm.context_dim:
             raise UserError(
                 f"model.audioldm.context_dim {config.model.audioldm.context_dim} must be"
@@ -74,13 +74,25 @@ class AudioLDMTraining(LatentTask):
         if checkpoint:
             self._restore(checkpoint)
 
-    def _take_vae(self, checkpoint: Path | None) -> None:
+    def _find_start(self) -> Path | None:
+        """The folder of weights that a new run starts from; None: it starts from random ones."""
+        config = self.config
+        if not config.train.init_from:
+            return None
+        start = find_weights(config.train.init_from, config.log_dir, "AudioLDM")
+        check_mel(config.preprocess.mel, PipelineSettings.read(start).mel, start)
+        return start
+
+    def _load_unet(self, start: Path) -> None:
+        """Loads the U-Net of a checkpoint, or of what the run starts from."""
+        load_weights(self.unet, *_tensors(start / self.weights_file))
+
+    def _take_vae(self, checkpoint: Path | None, start: Path | None) -> None:
         """A run keeps the VAE that it began with, of which each checkpoint has a copy."""
         config, device = self.config, self.accelerator.device
         folder = checkpoint / "vae" if checkpoint else None
         if folder is None:
-            path = config.model.autoencoder_path
-            folder = find_weights(path, config.log_dir, "AutoencoderKL")
+            folder = self._find_vae(start)
         self.saved_vae = load_vae(folder)
         check_mel(config.preprocess.mel, self.saved_vae.mel, folder)
         self.vae = self.saved_vae.vae.to(device, memory_format=memory_format(device))
@@ -89,8 +101,13 @@ class AudioLDMTraining(LatentTask):
         if checkpoint:
             made_with = read_json(checkpoint / "config.json")["made_with"]
             taken = made_with.get("autoencoder", taken)
-        self.made_from = {"autoencoder": taken}
+        self.made_from["autoencoder"] = taken
         self.notes.append(f"takes the VAE in {taken['folder']}")
+
+    def _find_vae(self, start: Path | None) -> Path:
+        """Of a new run that starts from the weights in `start`."""
+        path = self.config.model.autoencoder_path
+        return find_weights(path, self.config.log_dir, "AutoencoderKL")
 
     def _to_device(self) -> None:
         """Moves the networks there; makes optimizer and average, wraps for several processes."""
@@ -113,7 +130,7 @@ class AudioLDMTraining(LatentTask):
         The text encoder still holds what was written for inference.
         """
         if self.ema:
-            averages = load_tensors(checkpoint / "unet.safetensors")
+            averages = load_tensors(checkpoint / self.weights_file)
             averages = {f"unet.{name}": tensor for name, tensor in averages.items()}
             if self.trains_text:
                 of_text = self.text_encoder.state_dict()
@@ -137,10 +154,10 @@ class AudioLDMTraining(LatentTask):
     def prepare_data(self, cache: Path) -> None:
         """Builds or finds the caches of latents and of captions, for both splits."""
         config, encoder = self.config, self.text_encoder
-        everything = self.train_records + self.valid_records
-        clips = distinct_clips(everything)
-        numbers = {(clip["Dataset"], clip["Uid"]): n for n, clip in enumerate(clips)}
-        self._clips = [numbers[record["Dataset"], record["Uid"]] for record in everything]
+        self._records = self.train_records + self.valid_records
+        clips = distinct_clips(self._records + self._sources(self._records))
+        self.numbers = {(clip["Dataset"], clip["Uid"]): n for n, clip in enumerate(clips)}
+        self._clips = [self.numbers[record["Dataset"], record["Uid"]] for record in self._records]
         self.latents = build_latent_cache(
             cache,
             [mel_path(config, clip) for clip in clips],
@@ -152,7 +169,7 @@ class AudioLDMTraining(LatentTask):
         self.stream = ClipStream(len(self.train_records), self.seed)
         self.texts = None
         if not self.trains_text:
-            captions = [record["Caption"] for record in everything]
+            captions = [record["Caption"] for record in self._records]
             self.texts = build_text_cache(
                 cache, captions, encoder, encoder.fingerprint(), self.accelerator
             )
@@ -163,24 +180,33 @@ class AudioLDMTraining(LatentTask):
         {"posterior": [B, 2, z, h, w], "text_emb": [B, L, D], or "token_ids": [B, L] where the text
         encoder learns, "text_mask": [B, L], "uid": names}
         """
-        dropout = self.config.model.caption_dropout
         for positions in self.share.from_step(step):
-            records, windows, captions = [], [], []
-            for position in positions:
-                number, random = self.stream.clip(position), self.stream.random(position)
-                records.append(self.train_records[number])
-                windows.append(self.latents.window(self._clips[number], random))
-                keep = random.random() >= dropout
-                captions.append(records[-1]["Caption"] if keep else "")
-            yield {**self._batch(windows, captions), "uid": [r["Uid"] for r in records]}
+            numbers = [self.stream.clip(position) for position in positions]
+            batch = self._batch(numbers, [self.stream.random(position) for position in positions])
+            yield {**batch, "uid": [self.train_records[number]["Uid"] for number in numbers]}
 
-    def _batch(self, windows: list[int], captions: list[str]) -> dict:
-        posterior = self.latents.posteriors(windows)
+    def _batch(self, numbers: Sequence[int], randoms: Sequence[np.random.Generator | None]) -> dict:
+        """These of the records (valid.json's come after train.json's), each with random numbers.
+
+        None: the first window of the clip, with its caption. "windows" are rows of `latents`.
+        """
+        dropout, windows, captions = self.config.model.caption_dropout, [], []
+        for number, random in zip(numbers, randoms, strict=True):
+            windows.append(self.latents.window(self._clips[number], random))
+            keep = True
+            if random is not None:
+                keep = random.random() >= dropout
+            captions.append(self._records[number]["Caption"] if keep else "")
+        batch = {"posterior": self.latents.posteriors(windows), "windows": windows}
         if self.texts:
             text_emb, mask = self.texts.batch(captions)
-            return {"posterior": posterior, "text_emb": text_emb, "text_mask": mask}
+            return {**batch, "text_emb": text_emb, "text_mask": mask}
         token_ids, mask = self.text_encoder.tokenize(captions)
-        return {"posterior": posterior, "token_ids": token_ids, "text_mask": mask}
+        return {**batch, "token_ids": token_ids, "text_mask": mask}
+
+    def _sources(self, records: list[dict]) -> list[dict]:
+        """Sounds that are needed besides those to be made, as records."""
+        return []
 
     # ------------------------------------------------------------ learning
 
@@ -214,25 +240,32 @@ class AudioLDMTraining(LatentTask):
         latent = latent.contiguous(memory_format=memory_format(device))
         text = batch["token_ids"] if self.trains_text else batch["text_emb"].float()
         text, mask = to_device(text, device), to_device(batch["text_mask"], device)
-        return self._objective(latent, noise, timesteps, text, mask)
+        return self._objective(latent, noise, timesteps, text, mask, self._source(batch))
+
+    def _source(self, batch: dict) -> Tensor | None:
+        """What the U-Net reads besides: of an editor, latents [B, z, h, w]."""
+        return None
 
     # ------------------------------------------------------------ looking and listening
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Mean loss over valid.json, with the same noise and timesteps at every call."""
-        sums = torch.zeros(2, device=self.accelerator.device)
-        first_valid = len(self.train_records)
+        errors = self._valid_errors()
+        return {"loss": errors.mean().item()} if len(errors) else {}
+
+    @torch.no_grad()
+    def _valid_errors(self) -> Tensor:
+        """The loss of every record of valid.json, [records], the same in every process."""
         count = len(self.valid_records[: self.config.train.valid_clips])
-        size = self.share.micro_batch_size
+        errors = torch.zeros(count, device=self.accelerator.device)
+        size, first_valid = self.share.micro_batch_size, len(self.train_records)
         for start in range(0, count, size)[self.share.rank :: self.share.world_size]:
             numbers = range(start, min(start + size, count))
-            windows = [self.latents.window(self._clips[first_valid + n]) for n in numbers]
-            batch = self._batch(windows, [self.valid_records[n]["Caption"] for n in numbers])
-            error = self._errors(batch, *self._draw_for_clips(numbers))
-            sums += torch.stack([error.sum(), torch.ones_like(error).sum()])
-        total, clips = self.accelerator.reduce(sums).tolist()
-        return {"loss": total / clips} if clips else {}
+            batch = self._batch([first_valid + n for n in numbers], [None] * len(numbers))
+            errors[numbers.start : numbers.stop] = self._errors(
+                batch, *self._draw_for_clips(numbers)
+            )
+        return self.accelerator.reduce(errors)
 
     def _draw_for_clips(self, numbers: range) -> list[Tensor]:
         """Each clip's own random numbers, whatever it is batched with."""
@@ -246,8 +279,12 @@ class AudioLDMTraining(LatentTask):
         prompts = self.config.inference.demo_prompts
         if not prompts:
             return []
-        mels = self.pipeline()(prompts, seeds=[self.seed + n for n in range(len(prompts))]).cpu()
-        sounds = zip(prompts, mels.numpy(), self.vocoder(mels).numpy(), strict=True)
+        mels = self.pipeline()(prompts, seeds=[self.seed + n for n in range(len(prompts))])
+        return self._sounds(prompts, mels.cpu())
+
+    def _sounds(self, names: Sequence[str], mels: Tensor) -> list[Sample]:
+        """mels [B, n_mel, frames] with what the vocoder makes of them."""
+        sounds = zip(names, mels.numpy(), self.vocoder(mels).numpy(), strict=True)
         return [Sample(*sound) for sound in sounds]
 
     def pipeline(self) -> Pipeline:

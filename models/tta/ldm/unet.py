@@ -267,13 +267,14 @@ class UNet(nn.Module):
         """What the noise scheduler's prediction type names: the noise, or v.
 
         Args:
-            latent: [B, z, h, w], noisy, of any size.
+            latent: [B, in_channels, h, w], noisy, of any size; of an editor, with the source's
+                latent behind it.
             timesteps: [B], int64.
             text_emb, text_mask: [B, L, D] and [B, L]; or
             context: what `prepare_text` made of them, which saves time from the second step on.
 
         Returns:
-            [B, z, h, w]
+            [B, out_channels, h, w]
         """
         if context is None:
             context = self.prepare_text(text_emb, text_mask)

@@ -78,9 +78,11 @@ class EmptyExperiment(Experiment):
     model: EmptyModel
 
 
-Config = AutoencoderKLExperiment | AudioLDMExperiment | VocoderExperiment | EmptyExperiment
+Config = AutoencoderKLExperiment | AudioLDMExperiment | AUDITExperiment | EmptyExperiment
 """
-CONFIG = "Config = AutoencoderKLExperiment | AudioLDMExperiment | VocoderExperiment\n"
+CONFIG = (
+    "Config = AutoencoderKLExperiment | AudioLDMExperiment | AUDITExperiment | VocoderExperiment\n"
+)
 # ... and their values.
 VALUES = {"base_config": "config/base.json", "model_type": "Empty", "model": {"target": 3.0}}
 # The line, in TASKS of bins/tta/train.py.

@@ -1,0 +1,176 @@
+"""What the loop in bins/tta/train.py needs to know of AUDIT (Wang et al. 2023, arXiv:2304.00830).
+
+Stage 2 with a second latent: the U-Net reads that of the sound to edit behind the noisy one, and
+the text is an instruction. Captioned sounds stay in the mix, with zeros for the sound to edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.base.task import Sample
+from models.tta.editing.pipeline import Editor, EditorSettings, with_source_channels
+from models.tta.editing.vocabulary import learn_words
+from models.tta.ldm.pipeline import PipelineSettings
+from models.tta.ldm.text_encoder import TextEncoder
+from models.tta.ldm.training import AudioLDMTraining
+from processors.dataset import read_batch
+from processors.edits import TASKS, load_edits
+from processors.mel import check_mel
+from processors.metadata import mel_path
+from utils.checkpoint import load_tensors, load_weights, read_json
+from utils.device import memory_format, to_device
+from utils.errors import UserError
+from utils.run_folder import WEIGHTS, find_weights, weights_folder
+
+
+class AUDITTraining(AudioLDMTraining):
+    """The editor: a models/base Task."""
+
+    weights_file = WEIGHTS["AUDIT"]
+
+    def load_records(self, split: str) -> list[dict]:
+        """Edits and captioned sounds, see `load_edits`."""
+        return load_edits(self.config, split)
+
+    # ------------------------------------------------------------ what it starts from
+
+    def _find_start(self) -> Path:
+        """A text-to-audio model, or an editor, whose noise schedule is the config's."""
+        config, path = self.config, self.config.train.init_from
+        edits = path is not None and weights_folder(Path(path), "AUDIT") is not None
+        start = find_weights(path, config.log_dir, "AUDIT" if edits else "AudioLDM")
+        found = (EditorSettings if edits else PipelineSettings).read(start)
+        check_mel(config.preprocess.mel, found.mel, start)
+        if found.noise_scheduler != config.model.noise_scheduler:
+            raise UserError(
+                f"{start}: its noise schedule is {found.noise_scheduler}, and model.noise_scheduler"
+                f" is {config.model.noise_scheduler}; the network knows its own alone"
+            )
+        return start
+
+    def _take_vae(self, checkpoint: Path | None, start: Path) -> None:
+        super()._take_vae(checkpoint, start)
+        began = str(start.resolve())
+        if checkpoint:
+            began = read_json(checkpoint / "config.json")["made_with"].get("init_from", began)
+        self.made_from["init_from"] = began
+
+    def _find_vae(self, start: Path) -> Path:
+        """The one whose latents the weights know, unless the config names another."""
+        named = self.config.model.autoencoder_path
+        return super()._find_vae(start) if named else start / "vae"
+
+    def _make_text_encoder(self, checkpoint: Path | None, start: Path) -> TextEncoder:
+        """The one that comes with the weights; one that learns gets the instructions' words."""
+        settings = self.config.model.text_encoder
+        encoder = TextEncoder.from_pretrained(str(start / "text_encoder"), settings.max_tokens)
+        if settings.learns and not checkpoint:
+            texts = [record["Caption"] for record in self.train_records]
+            if words := learn_words(encoder, texts, settings.small.vocab_size):
+                self.notes.append(f"the text encoder gets new words: {', '.join(sorted(words))}")
+        return encoder.requires_grad_(settings.learns)
+
+    def _load_unet(self, start: Path) -> None:
+        if (start / self.weights_file).is_file():
+            super()._load_unet(start)
+            return
+        path = start / WEIGHTS["AudioLDM"]
+        weights = with_source_channels(load_tensors(path), self.latent_shape[0])
+        load_weights(self.unet, weights, path)
+
+    # ------------------------------------------------------------ data
+
+    def prepare_data(self, cache: Path) -> None:
+        """As stage 2's, with the sounds to edit.
+
+        Raises UserError where an edit's two sounds are not equally long.
+        """
+        super().prepare_data(cache)
+        windows, self._edited = np.diff(self.latents.first), []
+        for record, made in zip(self._records, self._clips, strict=True):
+            edited = record["Source"] and self.numbers[record["Dataset"], record["Source"]]
+            if edited is not None and windows[edited] != windows[made]:
+                raise UserError(
+                    f"{record['Dataset']}: {record['Source']} and {record['Uid']}, input and output"
+                    " of an edit, must be equally long"
+                )
+            self._edited.append(edited)
+
+    def _sources(self, records: list[dict]) -> list[dict]:
+        return [source_of(record) for record in records if record["Source"]]
+
+    def _batch(self, numbers: Sequence[int], randoms: Sequence[np.random.Generator | None]) -> dict:
+        """As stage 2's, with "source" [B, z, h, w], latents that are not scaled, of the windows to
+        edit, and "edits" [B], False where the network gets to see none.
+
+        It is the posterior's mean, as in InstructPix2Pix.
+        """
+        batch = super()._batch(numbers, randoms)
+        first, rows, edits = self.latents.first, [], []
+        for number, random, row in zip(numbers, randoms, batch["windows"], strict=True):
+            made, edited = self._clips[number], self._edited[number]
+            keep = edited is not None
+            if random is not None and random.random() < self.config.model.source_dropout:
+                keep = False
+            rows.append(row if edited is None else row - first[made] + first[edited])
+            edits.append(keep)
+        source = self.latents.posteriors(rows)[:, 0]
+        return {**batch, "source": source, "edits": torch.tensor(edits)}
+
+    def _source(self, batch: dict) -> Tensor:
+        device = self.accelerator.device
+        latent = self.vae.scale(to_device(batch["source"], device).float())
+        edits = to_device(batch["edits"], device)[:, None, None, None]
+        return (latent * edits).contiguous(memory_format=memory_format(device))
+
+    # ------------------------------------------------------------ looking and listening
+
+    def validate(self) -> dict[str, float]:
+        """As stage 2's, and the mean of every task: "loss_add" and so on."""
+        errors = self._valid_errors().cpu()
+        tasks = [record["Task"] for record in self.valid_records[: len(errors)]]
+        if not tasks:
+            return {}
+        of = {task: errors[[task == other for other in tasks]] for task in sorted(set(tasks))}
+        means = {f"loss_{task}": of_task.mean().item() for task, of_task in of.items()}
+        return {"loss": errors.mean().item(), **means}
+
+    @torch.no_grad()
+    def samples(self) -> list[Sample]:
+        """The first edit of every task in valid.json (before, after and as it should be), and a
+        sound for each of the config's demo prompts."""
+        edits = list({r["Task"]: r for r in reversed(self.valid_records) if r["Source"]}.values())
+        prompts, editor = self.config.inference.demo_prompts, self.pipeline()
+        mels = list(editor(prompts, [self.seed + n for n in range(len(prompts))]).cpu())
+        names = list(prompts)
+        for record in edits:
+            before, wanted = (self._mel(sound) for sound in (source_of(record), record))
+            mels += [
+                before[0],
+                editor([record["Caption"]], [self.seed], before)[0].cpu(),
+                wanted[0],
+            ]
+            names += [f"{record['Task']}/{place}" for place in ("before", "after", "wanted")]
+        return self._sounds(names, torch.stack(mels))
+
+    def _mel(self, record: dict) -> Tensor:
+        """[1, n_mel, segment_frames]"""
+        path = mel_path(self.config, record)
+        return read_batch([path], self.config.preprocess.segment_frames)[:, 0]
+
+    def pipeline(self) -> Editor:
+        """The editor with the weights as they are."""
+        known = {record["Task"] for record in self.train_records}
+        settings = EditorSettings.of(self.config, [task for task in TASKS if task in known])
+        return Editor(settings, self.unet, self.vae, self.text_encoder, self.accelerator.autocast)
+
+
+def source_of(record: dict) -> dict:
+    """The record of the sound that an example edits."""
+    return {**record, "Uid": record["Source"]}

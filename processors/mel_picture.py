@@ -14,6 +14,8 @@ from processors.mel import MEL_FLOOR
 BRIGHTEST = 2.0
 # Red, green and blue of matplotlib's magma at even steps: as even to the eye, in grey too.
 MAGMA_HEX = "000004 1c1044 4f127b 812581 b5367a e55064 fb8761 fec287 fcfdbf"
+# Of a difference of mels: what came is orange, what went is blue, brightest at so many ln units.
+CAME, WENT, LARGEST = (255, 140, 50), (70, 150, 255), 4.0
 MAGMA = np.frombuffer(bytes.fromhex(MAGMA_HEX), np.uint8).reshape(-1, 3)
 
 
@@ -29,7 +31,25 @@ def mel_rgb(mel: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(place, steps, MAGMA[:, i]) for i in range(3)], -1).astype(np.uint8)
 
 
-def write_mel_picture(path: str | Path, mel: np.ndarray, zoom: int = 3) -> None:
-    """Writes the picture of mel [n_mel, frames] as a PNG, `zoom` pixels a band and a frame."""
-    rgb = mel_rgb(mel).repeat(zoom, axis=0).repeat(zoom, axis=1)
+def difference_rgb(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """What came and what went between two mels [n_mel, frames] -> uint8 [n_mel, frames, 3]."""
+    change = np.clip((np.asarray(after) - before)[::-1, :, None] / LARGEST, -1, 1)
+    return np.where(change > 0, change * CAME, -change * WENT).astype(np.uint8)
+
+
+def write_mel_picture(path: str | Path, mel: np.ndarray) -> None:
+    """Writes the picture of mel [n_mel, frames] as a PNG."""
+    _write(path, mel_rgb(mel))
+
+
+def write_change_picture(path: str | Path, before: np.ndarray, after: np.ndarray) -> None:
+    """Writes a PNG of two mels [n_mel, frames] and of their difference, one below the other."""
+    line = np.full((2, before.shape[1], 3), 255, np.uint8)
+    parts = (mel_rgb(before), line, mel_rgb(after), line, difference_rgb(before, after))
+    _write(path, np.concatenate(parts))
+
+
+def _write(path: str | Path, rgb: np.ndarray, zoom: int = 3) -> None:
+    """`zoom` pixels a band and a frame."""
+    rgb = rgb.repeat(zoom, axis=0).repeat(zoom, axis=1)
     Image.fromarray(rgb).save(path, format="PNG")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from models.tta.ldm.pipeline import PipelineSettings
     from models.tta.ldm.sampling import SamplingSettings
     from models.tta.ldm.source import Source
+    from models.vocoders.load import Vocoder
 
 
 def main() -> None:
@@ -133,7 +134,6 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     from models.tta.ldm.outputs import Numbering
     from models.tta.ldm.pipeline import PipelineSettings, load_pipeline
     from models.tta.ldm.sampling import generate
-    from models.vocoders.load import GRIFFIN_LIM, load_vocoder, newest_vocoder
     from utils.checkpoint import file_hash
     from utils.device import best_device
     from utils.run_folder import find_weights
@@ -143,11 +143,8 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     source = read_source(arguments, settings)
     sampling = sampling_of(arguments, settings, source)
     device = best_device(arguments.device)
-    vocoder_name = arguments.vocoder or settings.vocoder_of(folder)
-    if arguments.vocoder is None and vocoder_name == GRIFFIN_LIM:
-        vocoder_name = newest_vocoder(arguments.log_dir, settings.mel)
-    print(f"vocoder: {vocoder_name}", file=sys.stderr)
-    vocoder = load_vocoder(vocoder_name, settings.mel).to(device)
+    vocoder_name, vocoder = vocoder_of(arguments, settings, folder)
+    vocoder = vocoder.to(device)
     pipeline = load_pipeline(folder, device)
     for prompt in prompts:
         for fault in pipeline.text_encoder.faults_of(prompt):
@@ -170,6 +167,19 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
             print(f"warning: {path}: {sound.level:.0f} dB, hardly to be heard", file=sys.stderr)
         progress.update()
     progress.close()
+
+
+def vocoder_of(
+    arguments: argparse.Namespace, settings: PipelineSettings, folder: Path
+) -> tuple[str, Vocoder]:
+    """The vocoder that `--vocoder` names, else that of the model in `folder`, with its name."""
+    from models.vocoders.load import GRIFFIN_LIM, load_vocoder, newest_vocoder
+
+    name = arguments.vocoder or settings.vocoder_of(folder)
+    if arguments.vocoder is None and name == GRIFFIN_LIM:
+        name = newest_vocoder(arguments.log_dir, settings.mel)
+    print(f"vocoder: {name}", file=sys.stderr)
+    return name, load_vocoder(name, settings.mel)
 
 
 def read_source(arguments: argparse.Namespace, settings: PipelineSettings) -> Source | None:

@@ -63,6 +63,25 @@ def test_there_are_shipped_configs_for_both_stages_of_each_latent():
         assert vae.log_dir == ldm.log_dir  # stage 2 finds the newest stage-1 run there
 
 
+@pytest.mark.parametrize(
+    ("editor", "base"),
+    [
+        ("audit/exp_config.json", "audioldm/exp_config.json"),
+        ("audit/exp_config_small.json", "audioldm/exp_config_small.json"),
+        ("quickstart/audit.json", "quickstart/audioldm.json"),
+    ],
+)
+def test_an_editor_fits_the_model_that_it_starts_from(editor, base):
+    editor, base = (load_config(tiny.ROOT / "egs/tta" / name) for name in (editor, base))
+    assert editor.model.audioldm.in_channels == 2 * base.model.audioldm.in_channels
+    unet = dataclasses.replace(editor.model.audioldm, in_channels=base.model.latent[0])
+    assert unet == base.model.audioldm
+    for name in ("latent", "noise_scheduler", "text_encoder"):
+        assert getattr(editor.model, name) == getattr(base.model, name)
+    assert editor.preprocess == base.preprocess
+    assert editor.log_dir == base.log_dir  # it finds the newest stage-2 run there
+
+
 def test_config_of_the_mission_has_the_stated_numbers():
     vae = load_config(tiny.ROOT / "egs/tta/autoencoderkl/exp_config.json")
     assert vae.preprocess.mel == MelConfig(16000, 1024, 1024, 256, 80, 0.0, 8000.0)
@@ -97,7 +116,7 @@ def test_every_key_has_its_default_in_a_documented_file():
 
 
 def test_settings_that_do_not_go_together(tmp_path):
-    stage_1, stage_2 = tiny.write_config(tmp_path, 1), tiny.write_config(tmp_path, 2)
+    stage_1, stage_2, stage_4 = (tiny.write_config(tmp_path, stage) for stage in (1, 2, 4))
     for path, override, message in [
         (stage_1, "train.gradient_accumulation_steps=3", "3 must divide batch_size 4"),
         (stage_1, "model.caption_dropout=0.1", "a key of model_type AudioLDM, not of Autoencoder"),
@@ -123,8 +142,12 @@ def test_settings_that_do_not_go_together(tmp_path):
         (stage_2, "inference.guidance_scale=0.5", "inference.guidance_scale: 0.5 must be >= 1"),
         (stage_2, "inference.num_steps=0", "inference.num_steps: 0 must be >= 1"),
         (stage_2, "inference.num_steps=1001", "inference.num_steps 1001 must be at most 1000"),
-        (stage_2, "model.audioldm.out_channels=8", "out_channels 8 must be 2, the channels of mod"),
+        (stage_2, "model.audioldm.out_channels=8", "must be 2 and 2: 1 latent(s) in"),
         (stage_2, "model.audioldm.in_channels=4", "audioldm.in_channels 4 and audioldm.out_chan"),
+        (stage_2, "model.source_dropout=0.1", "source_dropout: a key of model_type AUDIT, not of"),
+        (stage_4, "model.audioldm.in_channels=2", "must be 4 and 2: 2 latent(s) in and one out"),
+        (stage_4, "model.source_dropout=1.5", "model.source_dropout: 1.5 must be <= 1"),
+        (stage_4, "inference.source_guidance=-1", "source_guidance: -1 must be >= 0"),
         (stage_2, "model.latent=[2, 8]", "model.latent: [2, 8] must have at least 3 it"),
         (stage_2, "model.latent=[2, 4, 8]", "preprocess.segment_frames 16, both divided by the"),
         (stage_2, "preprocess.segment_frames=32", "VAE's downsampling: [8, 16] where that is 2"),

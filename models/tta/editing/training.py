@@ -6,6 +6,7 @@ the text is an instruction. Captioned sounds stay in the mix, with zeros for the
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from models.base.task import Sample
 from models.tta.editing.pipeline import Editor, EditorSettings, with_source_channels
 from models.tta.editing.vocabulary import learn_words
 from models.tta.ldm.pipeline import PipelineSettings
+from models.tta.ldm.source import SourceMel
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.training import AudioLDMTraining
 from processors.dataset import read_batch
@@ -151,11 +153,10 @@ class AUDITTraining(AudioLDMTraining):
         names = list(prompts)
         for record in edits:
             before, wanted = (self._mel(sound) for sound in (source_of(record), record))
-            mels += [
-                before[0],
-                editor([record["Caption"]], [self.seed], before)[0].cpu(),
-                wanted[0],
-            ]
+            sampling = dataclasses.replace(editor.settings.sampling, audio=record["Source"])
+            source = SourceMel(before[:, None], torch.ones(self.latent_shape[1:]).bool())
+            after = editor([record["Caption"]], [self.seed], sampling, source).cpu()
+            mels += [*before, *after, *wanted]
             names += [f"{record['Task']}/{place}" for place in ("before", "after", "wanted")]
         return self._sounds(names, torch.stack(mels))
 

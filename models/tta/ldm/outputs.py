@@ -6,10 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
-
 from models.tta.ldm.sampling import SamplingSettings, Sound
-from processors.mel_picture import BRIGHTEST, write_mel_picture
+from processors.mel_picture import write_change_picture, write_mel_picture
 from utils.audio import write_recording, write_wav
 
 
@@ -23,15 +21,24 @@ class Numbering:
         self._next = max(taken, default=-1) + 1
 
     def write(
-        self, sound: Sound, sampling: SamplingSettings, made_by: dict[str, str], sample_rate: int
+        self,
+        sound: Sound,
+        sampling: SamplingSettings,
+        made_by: dict[str, str],
+        sample_rate: int,
+        name: str | None = None,
     ) -> Path:
         """Returns the wav's path. The receipt says all that makes the same sound again.
 
         Of a sound that was changed in part, it also has `kept`, the share of its samples that are
-        as they were.
+        as they were. A `name` takes the place of the number.
         """
-        path = self._claim()
-        write_mel_picture(path.with_suffix(".png"), _shown(sound))
+        path = self._claim() if name is None else self.folder / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if sound.before is None:
+            write_mel_picture(path.with_suffix(".png"), sound.mel)
+        else:
+            write_change_picture(path.with_suffix(".png"), sound.before, sound.mel)
         receipt = {
             "file": path.name,
             "text": sound.text,
@@ -51,6 +58,10 @@ class Numbering:
             write_recording(path, sound.recording)
         return path
 
+    def has(self, name: str) -> bool:
+        """Whether there is a sound of this name, written to its end."""
+        return (self.folder / f"{name}.wav").is_file()
+
     def _claim(self) -> Path:
         """The next free wav, made empty at once so that a second program takes another number."""
         while True:
@@ -61,11 +72,3 @@ class Numbering:
             except FileExistsError:
                 continue
             return path
-
-
-def _shown(sound: Sound) -> np.ndarray:
-    """The mel; of a sound that was changed, what it was is above what it is."""
-    if sound.before is None:
-        return sound.mel
-    line = np.full((2, sound.mel.shape[1]), BRIGHTEST)
-    return np.concatenate([sound.mel, line, sound.before])

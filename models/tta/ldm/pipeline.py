@@ -18,6 +18,7 @@ from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import load_vae, save_vae
 from models.tta.ldm.known import Known, last_part, noised, sample_around
 from models.tta.ldm.sampling import (
+    Denoiser,
     SamplingSettings,
     guided,
     make_scheduler,
@@ -32,7 +33,7 @@ from models.tta.pipeline_json import picked, read_settings, write_settings
 from processors.mel import check_mel
 from utils.checkpoint import load_tensors, load_weights, save_tensors
 from utils.device import memory_format, precision
-from utils.run_folder import described
+from utils.run_folder import WEIGHTS, described
 
 MODEL_TYPE = "AudioLDM"
 
@@ -108,6 +109,9 @@ def _from_training(config: dict[str, Any]) -> dict[str, Any]:
 class Pipeline:
     """What turns texts into mels, with the settings that it was trained under."""
 
+    settings_type = PipelineSettings
+    weights_file = WEIGHTS[MODEL_TYPE]
+
     def __init__(
         self,
         settings: PipelineSettings,
@@ -146,14 +150,11 @@ class Pipeline:
         )
         scheduler = last_part(scheduler, sampling.strength)
         with self.autocast():
-            denoise = guided(
-                self.unet, self.text_encoder, texts, sampling.negative_text, sampling.guidance_scale
-            )
-            denoise = windowed(denoise, shape[2], self.columns)
             start = known = None
             if source is not None:
                 known = Known(self.encode(source.mel.to(device)), source.remade.to(device))
                 start = noised(scheduler, known.latent, noise) if sampling.strength < 1 else None
+            denoise = self.denoiser(texts, sampling, noise, known)
             if known is None or known.remade.all():
                 latent = sample(denoise, scheduler, noise, start)
             else:
@@ -162,6 +163,14 @@ class Pipeline:
                 )
             mels = self.decode(latent)
         return mels[:, 0, :, : sampling.frames(mel)].float()
+
+    def denoiser(
+        self, texts: Sequence[str], sampling: SamplingSettings, noise: Tensor, known: Known | None
+    ) -> Denoiser:
+        """The U-Net's prediction for these texts and for latents of the noise's shape."""
+        scale, negative = sampling.guidance_scale, sampling.negative_text
+        denoise = guided(self.unet, self.text_encoder, texts, negative, scale)
+        return windowed(denoise, noise.shape[3], self.columns)
 
     @property
     def columns(self) -> int:
@@ -195,23 +204,25 @@ class Pipeline:
     def write(self, folder: Path) -> None:
         """Writes all that `load_pipeline` takes."""
         self.settings.write(folder)
-        save_tensors(folder / "unet.safetensors", self.unet.state_dict())
+        save_tensors(folder / self.weights_file, self.unet.state_dict())
         save_vae(folder / "vae", self.vae, self.settings.mel)
         self.text_encoder.save(folder / "text_encoder")
 
 
-def load_pipeline(folder: Path, device: str | torch.device) -> Pipeline:
+def load_pipeline(
+    folder: Path, device: str | torch.device, kind: type[Pipeline] = Pipeline
+) -> Pipeline:
     """The pipeline in a stage-2 checkpoint or final folder, to make mels on `device`."""
-    return read_pipeline(folder).for_inference(torch.device(device))
+    return read_pipeline(folder, kind).for_inference(torch.device(device))
 
 
-def read_pipeline(folder: Path) -> Pipeline:
+def read_pipeline(folder: Path, kind: type[Pipeline] = Pipeline) -> Pipeline:
     """The pipeline in a stage-2 checkpoint or final folder, its weights as they are there."""
-    settings = PipelineSettings.read(folder)
+    settings = kind.settings_type.read(folder)
     saved = load_vae(folder / "vae")
     check_mel(settings.mel, saved.mel, folder / "vae")
     text = TextEncoder.from_pretrained(str(folder / "text_encoder"), settings.max_tokens)
     unet = UNet(settings.unet)
-    weights = folder / "unet.safetensors"
+    weights = folder / kind.weights_file
     load_weights(unet, load_tensors(weights), weights)
-    return Pipeline(settings, unet, saved.vae, text)
+    return kind(settings, unet, saved.vae, text)

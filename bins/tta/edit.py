@@ -1,0 +1,184 @@
+"""Edits a sound by a sentence:
+
+    sh egs/tta/audit/run_edit.sh --audio street.wav --text "Drop the sound of the dog barking"
+
+Writes NNNN.wav (rate, channels and bits are the sound's own), NNNN.png (before, after and the
+difference) and the receipt NNNN.json for every edit, under numbers that are still free.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from os.path import expanduser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bins.tta.inference import Parser, in_utf8, vocoder_of
+from utils.cli import at_least_1, run_main
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from models.tta.editing.jobs import Job
+    from models.tta.editing.pipeline import EditorSettings, EditSettings
+    from models.tta.editing.source import SoundToEdit
+
+# What belongs to one edit, and is in the list where there is one.
+OF_AN_EDIT = ("text", "task", "region", "cutoff")
+
+
+def main() -> None:
+    arguments = parse()
+    edit(arguments, jobs_of(arguments))
+
+
+def parse() -> argparse.Namespace:
+    parser = Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--audio", type=in_utf8, help="the sound's file: any format, rate, channels")
+    what.add_argument(
+        "--list",
+        type=expanduser,
+        help="a CSV with audio,text[,name,task,begin,end,cutoff], or the test.json of triplets;"
+        " outputs that have a name and are there already are not made again",
+    )
+    parser.add_argument("--text", type=in_utf8, help="the instruction")
+    parser.add_argument(
+        "--task",
+        help="add, drop, replace, inpaint or super_resolution; default: what the text asks for",
+    )
+    parser.add_argument(
+        "--region",
+        type=float,
+        nargs=2,
+        action="append",
+        metavar=("BEGIN", "END"),
+        help="seconds outside which nothing changes; the gap to inpaint; may be given again",
+    )
+    parser.add_argument(
+        "--cutoff",
+        type=float,
+        help="Hz, below which super-resolution keeps the sound; default: half of a low rate",
+    )
+    parser.add_argument("--num_samples", type=at_least_1, default=1, help="of each edit")
+    parser.add_argument("--seed", type=int, help="of an edit's first sample, + 1 each; default: 0")
+    parser.add_argument("--num_steps", type=int, help="sampling steps; default: the model's")
+    parser.add_argument("--sampler", help="ddim, dpm++, pndm or unipc; default: the model's")
+    parser.add_argument("--text_guidance", type=float, help="1: none; default: the model's")
+    parser.add_argument(
+        "--source_guidance", type=float, help="1: none, more keeps more; default: the model's"
+    )
+    parser.add_argument("--vocoder", type=expanduser, help="as of run_inference.sh")
+    parser.add_argument(
+        "--checkpoint_path", type=expanduser, help="an editor's run; default: the newest"
+    )
+    parser.add_argument(
+        "--log_dir", type=expanduser, default="ckpts/tta", help="of the runs; default: %(default)s"
+    )
+    parser.add_argument(
+        "--output_dir", type=expanduser, default="output", help="default: %(default)s"
+    )
+    parser.add_argument("--batch_size", type=at_least_1, default=8, help="samples made at a time")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+    return parser.parse_args()
+
+
+def jobs_of(arguments: argparse.Namespace) -> list[Job]:
+    """The edits that are asked for, each with a text."""
+    from models.tta.editing.jobs import Job, read_jobs
+
+    given = [name for name in OF_AN_EDIT if getattr(arguments, name) is not None]
+    if arguments.list is not None:
+        if given:
+            raise UserError(f"--{given[0]}: stands in the list, for each edit")
+        return read_jobs(Path(arguments.list))
+    if not (arguments.text or "").strip():
+        raise UserError('there is no text; say what to do: --text "Drop the sound of the dog"')
+    region = tuple(map(tuple, arguments.region)) if arguments.region else None
+    audio, text = expanduser(arguments.audio), arguments.text.strip()
+    return [Job(audio, text, arguments.task, region, arguments.cutoff)]
+
+
+def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
+    """Makes every edit and writes it. What a list holds that cannot be edited is named and left."""
+    from models.tta.editing.pipeline import Editor, EditorSettings
+    from models.tta.ldm.outputs import Numbering
+    from models.tta.ldm.pipeline import load_pipeline
+    from models.tta.ldm.sampling import generate
+    from utils.checkpoint import file_hash
+    from utils.device import best_device
+    from utils.progress import progress, write_line
+    from utils.run_folder import WEIGHTS, find_weights
+
+    folder = find_weights(arguments.checkpoint_path, arguments.log_dir, "AUDIT")
+    settings, device = EditorSettings.read(folder), best_device(arguments.device)
+    if arguments.list is None:
+        prepared(jobs[0], arguments, settings, folder)  # its faults, before anything is loaded
+    vocoder_name, vocoder = vocoder_of(arguments, settings, folder)
+    editor, vocoder = load_pipeline(folder, device, Editor), vocoder.to(device)
+    numbering, faults = Numbering(Path(arguments.output_dir)), 0
+    made_by = {
+        "vocoder": vocoder_name,
+        "checkpoint": str(folder),
+        "weights": file_hash(folder / WEIGHTS["AUDIT"])[:12],
+        "device": str(device),
+    }
+    to_do = [job for job in jobs if not (job.name and numbering.has(job.name))]
+    for job in progress(to_do, title="editing", unit="edit"):
+        for fault in editor.text_encoder.faults_of(job.text):
+            write_line(f"warning: {fault}")
+        try:
+            source, sampling = prepared(job, arguments, settings, folder)
+        except UserError as error:
+            if arguments.list is None:
+                raise
+            write_line(f"left out: {error}")
+            faults += 1
+            continue
+        texts = [job.text] * arguments.num_samples
+        sounds = generate(editor, vocoder, texts, sampling, arguments.batch_size, source)
+        for number, sound in enumerate(sounds):
+            name = f"{job.name}_{number}" if job.name and number else job.name
+            path = numbering.write(sound, sampling, made_by, settings.mel.sample_rate, name)
+            print(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}", flush=True)
+            if sound.is_quiet:
+                write_line(f"warning: {path}: {sound.level:.0f} dB, hardly to be heard")
+    if faults:
+        raise UserError(f"{arguments.list}: {faults} of {len(jobs)} edits left out, see above")
+
+
+def prepared(
+    job: Job, arguments: argparse.Namespace, settings: EditorSettings, folder: Path
+) -> tuple[SoundToEdit, EditSettings]:
+    """The sound of an edit, and its settings; UserError where it cannot be."""
+    from models.tta.editing.instructions import check_task, task_of
+    from models.tta.editing.source import SoundToEdit
+
+    task = job.task or task_of(job.text)
+    check_task(task, settings.tasks, folder)
+    try:
+        source = SoundToEdit.read_for(job.audio, settings.mel)
+    except UserError as error:
+        raise UserError(f"--audio {error}") from None
+    changes = {
+        **{name: getattr(arguments, name) for name in ("seed", "num_steps", "sampler")},
+        "guidance_scale": arguments.text_guidance,
+        "source_guidance": arguments.source_guidance,
+        "region": job.region,
+        "cutoff": job.cutoff,
+    }
+    try:
+        return source, source.settings_for(settings, job.audio, task, **changes)
+    except UserError as error:
+        raise UserError(f"--{error}".replace("--guidance_scale", "--text_guidance")) from None
+
+
+if __name__ == "__main__":
+    run_main(main)

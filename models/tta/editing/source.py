@@ -1,0 +1,71 @@
+"""A sound to edit: what the editor hears of it, and what comes back."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from config.model_schema import AutoencoderKLConfig
+from config.schema import MelConfig
+from models.tta.editing.pipeline import EditorSettings, EditSettings
+from models.tta.ldm.source import Source, SourceMel, resampled
+from processors.clips import check_sound
+from utils.audio import Sound as Decoded
+from utils.decode import AudioError
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class SoundToEdit(Source):
+    """A sound in any format, rate and number of channels; all that is kept is kept as it is."""
+
+    @classmethod
+    def read_for(cls, path: str | Path, mel: MelConfig) -> SoundToEdit:
+        """Raises UserError where there is none, or one that is silent or too short for a mel."""
+        source = cls.read(path, mel.sample_rate)
+        try:
+            check_sound(Decoded(source.wav, swing=float(np.ptp(source.wav)) / 2), mel)
+        except AudioError as error:
+            raise UserError(f"{path}: {error}") from None
+        return source
+
+    def settings_for(
+        self, editor: EditorSettings, audio: str, task: str | None, **changes: object
+    ) -> EditSettings:
+        """The editor's settings with those changes that are not None, for an edit of this sound.
+
+        An edit of any task but super-resolution may be kept to a `region`; without, it is of all of
+        the sound. For `cutoff`, half of the sound's rate will do where the model hears more.
+
+        Raises:
+            ConfigError: a value is out of its range; the message begins with its name.
+        """
+        half = self.recording.sample_rate / 2
+        if task == "super_resolution":
+            changes["task"] = task
+            if changes.get("cutoff") is None and half < editor.mel.fmax:
+                changes["cutoff"] = half
+        else:
+            changes["inpaint"] = task == "inpaint" and bool(changes.get("region"))
+            changes["region"] = changes.get("region") or ((0.0, self.seconds),)
+        return editor.sampling_with(audio=audio, duration=self.seconds, **changes)
+
+    def for_sampling(
+        self, settings: EditSettings, mel: MelConfig, vae: AutoencoderKLConfig
+    ) -> SourceMel:
+        """As of any sound, of one as the editor knows them from its training.
+
+        A gap that it is to fill is silent; what is to get its upper band back has none.
+        """
+        rate, wav = mel.sample_rate, self.wav
+        if settings.inpaint:
+            wav = wav.copy()
+            for begin, end in settings.region:
+                wav[round(begin * rate) : round(end * rate)] = 0
+        elif settings.task == "super_resolution" and 2 * settings.cutoff < rate:
+            low = resampled(wav, rate, 2 * settings.cutoff)
+            wav = resampled(low, 2 * settings.cutoff, rate)
+        return Source.for_sampling(dataclasses.replace(self, wav=wav), settings, mel, vae)

@@ -1,0 +1,197 @@
+"""The editor's sampling: guidance by two scales, windows, and its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from config.typed_json import ConfigError
+from models.tta.editing.pipeline import (
+    Editor,
+    EditorSettings,
+    EditSettings,
+    guided_by_both,
+    with_source_channels,
+)
+from models.tta.editing.source import SoundToEdit
+from models.tta.ldm.known import Known
+from models.tta.ldm.pipeline import load_pipeline
+from models.tta.ldm.source import SourceMel
+from models.tta.ldm.unet import UNet
+from tests import tiny
+from utils.audio import Recording
+
+
+class Codes:
+    """In place of a text encoder and a U-Net: a text is a number, a prediction a known function."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def encode(self, texts):
+        return torch.tensor([float(text or 0) for text in texts]), None
+
+    def prepare_text(self, codes, _mask):
+        return codes
+
+    def __call__(self, both, timesteps, context):
+        latent, source = both.chunk(2, dim=1)
+        self.passes += len(both)
+        return predict(latent, source, context[:, None, None, None])
+
+
+def predict(latent, source, code):
+    """e(source, text) of a noisy latent."""
+    return latent + source.square() + code * (1 + source)
+
+
+@pytest.mark.parametrize(
+    ("text_scale", "source_scale", "passes"),
+    [(4.0, 1.5, 3), (4.0, 1.0, 2), (1.0, 1.0, 1), (2.0, 2.0, 2), (1.0, 0.0, 3), (3.0, 0.5, 3)],
+)
+def test_guidance_is_equation_3_of_instructpix2pix(text_scale, source_scale, passes):
+    random = torch.Generator().manual_seed(0)
+    latent, source = (torch.randn(2, 3, 4, 5, generator=random) for _ in range(2))
+    text, none, no_sound = torch.tensor([2.0, -3.0])[:, None, None, None], 0.5, source * 0
+    fake = Codes()
+    denoise = guided_by_both(fake, fake, ["2", "-3"], "0.5", text_scale, source_scale)
+    found = denoise(torch.cat([latent, source], dim=1), torch.tensor(7))
+    neither = predict(latent, no_sound, none)
+    sound = predict(latent, source, none)
+    both = predict(latent, source, text)
+    expected = neither + source_scale * (sound - neither) + text_scale * (both - sound)
+    torch.testing.assert_close(found, expected)
+    assert fake.passes == 2 * passes  # nothing is computed that does not count
+
+
+def test_an_editor_begins_as_the_text_to_audio_model(trained):
+    """Whatever the sound to edit is: its channels begin at zero."""
+    made = UNet(tiny.load(trained / "stage2.json").model.audioldm)
+    weights = load_file(trained / "runs/ldm/final/unet.safetensors")
+    made.load_state_dict(weights)
+    config = tiny.load(tiny.write_config(trained, 4)).model.audioldm
+    editor = UNet(config)
+    editor.load_state_dict(with_source_channels(weights, 2))
+    random = torch.Generator().manual_seed(0)
+    latent, source = (torch.randn(2, 2, 8, 8, generator=random) for _ in range(2))
+    text, mask = torch.randn(2, 3, 16, generator=random), torch.ones(2, 3)
+    said = torch.tensor([5, 900]), text, mask
+    with torch.no_grad():
+        edited = editor(torch.cat([latent, source], dim=1), *said)
+        torch.testing.assert_close(edited, made(latent, *said), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def editor(edits) -> Editor:
+    return load_pipeline(edits / "runs/audit/final", "cpu", Editor)
+
+
+def source_of(frames: int, seed: int = 0) -> SourceMel:
+    mel = -5 + torch.randn(1, 1, 16, frames, generator=torch.Generator().manual_seed(seed))
+    return SourceMel(mel, torch.ones(8, frames // 2, dtype=torch.bool))
+
+
+def settings_of(editor: Editor, frames: int, **changes) -> EditSettings:
+    """Those of an edit of a sound of so many frames, in full."""
+    seconds = frames * 32 / 4000
+    return dataclasses.replace(
+        editor.settings.sampling, audio="x", duration=seconds, num_steps=2, **changes
+    )
+
+
+def test_each_window_of_a_long_sound_hears_its_own_part(editor, monkeypatch):
+    def heard(*_):
+        return lambda both, _timestep: both.chunk(2, dim=1)[1]
+
+    monkeypatch.setattr("models.tta.editing.pipeline.guided_by_both", heard)
+    source = torch.randn(1, 2, 8, 27, generator=torch.Generator().manual_seed(0))
+    noise, known = torch.zeros(3, 2, 8, 27), Known(source, torch.ones(8, 27).bool())
+    denoise = editor.denoiser(["a"] * 3, settings_of(editor, 54), noise, known)
+    torch.testing.assert_close(denoise(noise, torch.tensor(1)), source.expand(3, -1, -1, -1))
+    nothing = editor.denoiser(["a"] * 3, settings_of(editor, 54), noise, None)
+    assert not nothing(noise, torch.tensor(1)).any()
+
+
+def test_an_edit_depends_on_sound_text_and_both_scales(editor):
+    made = {}
+    scales = {"plain": (3.0, 1.0), "text": (1.0, 1.0), "source": (3.0, 2.0)}
+    for name, (text, source) in scales.items():
+        changes = {"guidance_scale": text, "source_guidance": source}
+        sampling = settings_of(editor, 20, **changes)
+        made[name] = editor(["drop rain"], [3], sampling, source_of(20))
+    plain = settings_of(editor, 20, guidance_scale=3.0)
+    made["other sound"] = editor(["drop rain"], [3], plain, source_of(20, 1))
+    made["other text"] = editor(["add a bell"], [3], plain, source_of(20))
+    for (_, one), (_, other) in itertools.combinations(made.items(), 2):
+        assert one.shape == (1, 16, 20)
+        assert (one - other).abs().max() > 1e-3
+    torch.testing.assert_close(
+        editor(["add a bell", "drop rain"], [9, 3], plain, source_of(20))[1:], made["plain"]
+    )
+
+
+def test_without_a_sound_it_is_a_text_to_audio_model(editor):
+    mel = editor(["a dog"], [0])
+    assert mel.shape == (1, 16, tiny.FRAMES)
+
+
+def test_pipeline_json_holds_tasks_and_scales(edits, editor, tmp_path):
+    settings = EditorSettings.read(edits / "runs/audit/final")
+    assert settings == editor.settings
+    assert settings.tasks == list(tiny.TASKS)
+    assert settings.sampling.source_guidance == 1.0
+    assert settings.unet.in_channels == 4
+    editor.write(tmp_path)
+    again = load_pipeline(tmp_path, "cpu", Editor)
+    for name, tensor in editor.unet.state_dict().items():
+        assert torch.equal(again.unet.state_dict()[name], tensor), name
+
+
+def sound(seconds: float = 0.5, rate: int = 4000) -> SoundToEdit:
+    wav = np.random.default_rng(0).normal(0, 0.1, round(seconds * rate)).astype(np.float32)
+    return SoundToEdit(Recording(wav[:, None], rate, 16), wav, np.ones(1))
+
+
+def test_what_the_editor_hears_of_a_gap_is_silence(editor):
+    mel, vae, whole = editor.settings.mel, editor.vae.config, sound()
+    gap = whole.settings_for(editor.settings, "x", "inpaint", region=((0.2, 0.3),))
+    heard, remade = whole.for_sampling(gap, mel, vae)
+    drop = whole.settings_for(editor.settings, "x", "drop", region=((0.2, 0.3),))
+    everything, _ = whole.for_sampling(drop, mel, vae)
+    silent = heard[0, 0].amax(0) < -5.5  # magnitude's floor of 3e-5, by the filters
+    assert everything[0, 0].amax(0).min() > -5.5
+    frames = torch.arange(len(silent))
+    # 25 to 37.5 frames of 32 samples; a frame of 64 samples reaches 16 samples beyond its hop
+    assert torch.equal(silent, (frames >= 26) & (frames <= 36))
+    assert torch.equal(heard[..., :24], everything[..., :24])
+    assert 0 < remade.float().mean() < 1
+
+
+def test_what_is_to_be_sharpened_has_no_upper_band(editor):
+    mel, vae, whole = editor.settings.mel, editor.vae.config, sound()
+    settings = whole.settings_for(editor.settings, "x", "super_resolution", cutoff=1000.0)
+    heard, _ = whole.for_sampling(settings, mel, vae)
+    plain = whole.settings_for(editor.settings, "x", "drop")
+    everything, _ = whole.for_sampling(plain, mel, vae)
+    change = (everything - heard)[0, 0].mean(1)  # by band, up to 2000 Hz
+    assert change[:6].abs().max() < 0.1
+    assert change[-3:].min() > 3
+
+
+def test_a_sound_of_a_low_rate_needs_no_cutoff(editor):
+    low = sound(rate=2000)
+    settings = low.settings_for(editor.settings, "x", "super_resolution")
+    assert (settings.task, settings.cutoff) == ("super_resolution", 1000)
+    with pytest.raises(ConfigError, match="cutoff in Hz and task super_resolution go together"):
+        sound().settings_for(editor.settings, "x", "super_resolution")
+
+
+def test_an_edit_without_a_region_is_of_all_of_the_sound(editor):
+    settings = sound().settings_for(editor.settings, "x", "inpaint")
+    assert settings.region == ((0.0, 0.5),)
+    assert not settings.inpaint  # or it would hear nothing at all

@@ -14,7 +14,7 @@ from torch import Tensor
 from config.model_schema import AutoencoderKLConfig
 from config.schema import MelConfig
 from models.tta.ldm.sampling import SamplingSettings, Sound
-from processors.mel import mel_of_wav
+from processors.mel import mel_of_wav, shortest_wav
 from processors.regions import (
     channel_gains,
     put_above,
@@ -43,13 +43,15 @@ class Source:
     gains: np.ndarray  # [channels]: of `wav` in each channel
 
     @classmethod
-    def read(cls, path: str | Path, sample_rate: int) -> Source:
-        """Raises UserError where there is no usable sound."""
+    def read(cls, path: str | Path, mel: MelConfig) -> Source:
+        """Raises UserError where there is no usable sound, or too little for a mel."""
         recording = read_recording(path)
         try:
-            sound = read_sound(path, sample_rate)
+            sound = read_sound(path, mel.sample_rate)
         except AudioError as error:
             raise UserError(f"{path}: {error}") from None
+        if len(sound.wav) < shortest_wav(mel):
+            raise UserError(f"{path}: {recording.seconds:.3f} s are too short for a mel")
         mono = recording.samples.mean(axis=1)
         if sound.mix_loss > ANTIPHASE_DB:
             mono = recording.samples[:, sound.loudest_channel]

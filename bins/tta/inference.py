@@ -187,7 +187,7 @@ def read_source(arguments: argparse.Namespace, settings: PipelineSettings) -> So
             " makes what is above --cutoff"
         )
     try:
-        return Source.read(expanduser(arguments.audio), settings.mel)
+        return Source.read(expanduser(arguments.audio), settings.mel.sample_rate)
     except UserError as error:
         raise UserError(f"--audio {error}") from None
 

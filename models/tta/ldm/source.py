@@ -43,15 +43,13 @@ class Source:
     gains: np.ndarray  # [channels]: of `wav` in each channel
 
     @classmethod
-    def read(cls, path: str | Path, mel: MelConfig) -> Source:
-        """Raises UserError where there is no usable sound, or too little for a mel."""
+    def read(cls, path: str | Path, sample_rate: int) -> Source:
+        """Raises UserError where there is no usable sound."""
         recording = read_recording(path)
         try:
-            sound = read_sound(path, mel.sample_rate)
+            sound = read_sound(path, sample_rate)
         except AudioError as error:
             raise UserError(f"{path}: {error}") from None
-        if len(sound.wav) < shortest_wav(mel):
-            raise UserError(f"{path}: {recording.seconds:.3f} s are too short for a mel")
         mono = recording.samples.mean(axis=1)
         if sound.mix_loss > ANTIPHASE_DB:
             mono = recording.samples[:, sound.loudest_channel]
@@ -69,11 +67,14 @@ class Source:
         """The mel of the sound, and what the settings say is to be made of its latent.
 
         Raises:
-            UserError: of the cut-off, that nothing lies above it or below it for this model.
+            UserError: the sound is too short for a mel; or, of the cut-off, that nothing lies
+                above it or below it for this model.
             ValueError: the settings' duration is not that of this sound.
         """
         if abs(settings.duration - settings.extend - self.seconds) > 1e-3:
             raise ValueError(f"a sound of {self.seconds} s, and settings for {settings.duration} s")
+        if len(self.wav) < shortest_wav(mel):
+            raise UserError(f"audio {settings.audio}: {self.seconds:.3f} s are too short for a mel")
         _, rows, columns = vae.latent_shape(mel.n_mel, settings.whole_frames(mel, vae.downsampling))
         remade = np.zeros((rows, columns), dtype=bool)
         if settings.task == "super_resolution":

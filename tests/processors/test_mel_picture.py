@@ -3,7 +3,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from processors.mel_picture import BRIGHTEST, MAGMA, mel_rgb, write_mel_picture
+from processors.mel_picture import BRIGHTEST, MAGMA, difference_rgb, mel_rgb, write_mel_picture
 
 FLOOR = math.log(1e-5)
 
@@ -38,3 +38,12 @@ def test_the_png_reads_back_as_the_picture(tmp_path):
         pixels = np.asarray(image)
     np.testing.assert_array_equal(pixels[::2, ::2], mel_rgb(mel))
     np.testing.assert_array_equal(pixels[1::2, 1::2], mel_rgb(mel))
+
+
+def test_a_difference_shows_what_came_and_what_went():
+    before = np.full((3, 2), -5.0)
+    after = before + [[10, 0], [0, 0], [0, -2]]  # of the lowest band, and of the highest
+    rgb = difference_rgb(before, after)
+    assert rgb[2, 0].tolist() == [255, 140, 50]
+    assert rgb[0, 1].tolist() == [35, 75, 127]
+    assert rgb.any(axis=2).sum() == 2

@@ -42,7 +42,7 @@ def test_the_png_reads_back_as_the_picture(tmp_path):
 
 def test_a_difference_shows_what_came_and_what_went():
     before = np.full((3, 2), -5.0)
-    after = before + [[10, 0], [0, 0], [0, -2]]  # of the lowest band, and of the highest
+    after = before + np.array([[10, 0], [0, 0], [0, -2]])  # of the lowest band, and of the highest
     rgb = difference_rgb(before, after)
     assert rgb[2, 0].tolist() == [255, 140, 50]
     assert rgb[0, 1].tolist() == [35, 75, 127]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import add_config_arguments, parse_arguments, run_main
+from utils.cli import add_config_arguments, named_values, parse_arguments, run_main
 from utils.errors import UserError
 
 
@@ -87,7 +87,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     names = arguments.backbones.split(",") if arguments.backbones else None
     protocol = find_protocol(arguments.protocol, arguments.seconds, names)
-    chosen = named(arguments.weights, "--weights")
+    chosen = named_values(arguments.weights, "--weights")
     weights_dir = Path(arguments.weights_dir)
     device = best_device(arguments.device)
     ears, not_run = find_ears(protocol.backbones, chosen, weights_dir, device)
@@ -99,7 +99,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise UserError(f"no backbone's weights are at hand\n  {listed}")
     config = load_config(arguments.config, arguments.overrides)
     references, split, missing_files = read_references(arguments.reference, config, arguments.split)
-    folders = named(arguments.control, "--control")
+    folders = named_values(arguments.control, "--control")
     result = Evaluation(
         read_folder(Path(arguments.generated)),
         references,
@@ -116,14 +116,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
     page = write_report(Path(arguments.output_dir or f"{arguments.generated}/evaluation"), result)
     print(text(result))
     print(f"to listen: {page}")
-
-
-def named(values: list[str], option: str) -> dict[str, str]:
-    """NAME=VALUE arguments as a dictionary."""
-    for value in values:
-        if not all(value.partition("=")):
-            raise UserError(f"{option} {value} must be NAME=PATH")
-    return {name: path for name, _, path in (value.partition("=") for value in values)}
 
 
 def compare(arguments: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Audio files: whatever libsndfile or PyAV decodes to mono wav at one rate, and 16-bit wav out.
 
 `read_sound` is the only place where a sound's channels, rate and level are decided, so that
-preprocessing, vocoders and evaluation see the same samples.
+preprocessing, vocoders and evaluation see the same samples. A `Recording` is for those who change
+a part of a sound: all of its channels at its own rate, written with the bits that it had.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import wave
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -94,13 +96,19 @@ def _regular_file(path: str | Path) -> Iterator[int]:
 
 def _decode(descriptor: int, sample_rate: int, channel: int | None) -> Sound:
     """The open file's sound; both decoders are asked where one may have missed something."""
+    first, second = _Mono(sample_rate, channel), _Mono(sample_rate, channel)
+    best, length_wrong = _decoded(descriptor, first, second)
+    return replace(best.sound(), length_wrong=length_wrong)
+
+
+def _decoded(descriptor: int, first: Taker, second: Taker) -> tuple[Taker, bool]:
+    """Which of the two has all of the file, and whether that is longer than the file states."""
     import soundfile
 
-    first, second = _Mono(sample_rate, channel), _Mono(sample_rate, channel)
     try:
         end, fault = by_libsndfile(descriptor, first.take), None
         if end is not End.NOT_FOUND:
-            return replace(first.sound(), length_wrong=end is End.LATER)
+            return first, end is End.LATER
     except soundfile.LibsndfileError as error:
         fault = AudioError("not decodable", error.error_string)
     try:
@@ -108,10 +116,10 @@ def _decode(descriptor: int, sample_rate: int, channel: int | None) -> Sound:
     except AudioError as error:
         if fault is not None:
             raise (fault if error.reason == "not decodable" else error) from None
-        return first.sound()
+        return first, False
     if fault is None and second.seconds <= 1.02 * first.seconds:
-        return first.sound()
-    return replace(second.sound(), length_wrong=fault is None)
+        return first, False
+    return second, fault is None
 
 
 def decibels(power: float, less: float) -> float:
@@ -121,7 +129,16 @@ def decibels(power: float, less: float) -> float:
     return -10 * math.log10(max(less / power, 1e-12))
 
 
-class _Mono:
+class Taker(Protocol):
+    """Collects the blocks of a file."""
+
+    seconds: float  # so far
+
+    def take(self, rate: int, block: np.ndarray) -> None:
+        """One more block, [n, channels] float32 at `rate` Hz."""
+
+
+class _Mono(Taker):
     """Collects the blocks of a file as mono wav at `sample_rate`.
 
     Channels are averaged, or `channel` is taken. Block to block is seamless; where a stream of
@@ -141,7 +158,6 @@ class _Mono:
         self._loudest = (0.0, 0)  # power and number of the loudest channel where they cancel
 
     def take(self, rate: int, block: np.ndarray) -> None:
-        """One more block, [n, channels] float32 at `rate` Hz."""
         if not MIN_RATE <= rate <= MAX_RATE:  # a damaged header
             raise AudioError("sample rate out of range", f"{rate} Hz")
         if rate != self._rate:
@@ -215,3 +231,74 @@ def write_wav(path: str | Path, wav: np.ndarray, sample_rate: int) -> None:
         file.setsampwidth(2)
         file.setframerate(sample_rate)
         file.writeframes(samples.astype("<i2").tobytes())
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A sound as its file has it."""
+
+    samples: np.ndarray  # [T, channels] float32
+    sample_rate: int  # Hz
+    bits: int | None = None  # of a sample, where samples are whole numbers; None: float32
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+
+class _Channels(Taker):
+    """Collects the blocks of a file as they are."""
+
+    def __init__(self) -> None:
+        self.seconds, self.rate = 0.0, 0
+        self.blocks: list[np.ndarray] = []
+
+    def take(self, rate: int, block: np.ndarray) -> None:
+        if self.blocks and (rate, block.shape[1]) != (self.rate, self.blocks[0].shape[1]):
+            raise AudioError("streams of several rates or numbers of channels")
+        self.rate, self.seconds = rate, self.seconds + len(block) / rate
+        self.blocks.append(block)
+
+
+def read_recording(path: str | Path) -> Recording:
+    """Decodes `path`, all channels at its own rate; UserError where there is no usable sound."""
+    try:
+        with _regular_file(path) as descriptor:
+            best, _ = _decoded(descriptor, _Channels(), _Channels())
+            bits = _bits(descriptor)
+        if not best.blocks:
+            raise AudioError("empty file")
+    except AudioError as error:
+        raise UserError(f"{path}: {error}") from None
+    return Recording(np.concatenate(best.blocks), best.rate, bits)
+
+
+def _bits(descriptor: int) -> int | None:
+    """Bits of the whole numbers that the open file's samples are; None: they are others.
+
+    float32 holds up to 24 bits.
+    """
+    import soundfile
+
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    try:
+        with soundfile.SoundFile(descriptor, closefd=False) as file:
+            subtype = file.subtype
+    except soundfile.LibsndfileError:
+        return None
+    return {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}.get(subtype)
+
+
+def write_recording(path: str | Path, recording: Recording) -> None:
+    """Writes a wav of the same rate, channels and bits. A sample that was read is written as it
+    was; what lies beyond full scale is clipped where samples are whole numbers."""
+    import soundfile
+
+    if recording.bits is None:
+        samples, subtype = recording.samples, "FLOAT"
+    else:
+        scale = 2 ** (recording.bits - 1)
+        whole = np.rint(recording.samples * float(scale)).clip(-scale, scale - 1).astype(np.int64)
+        samples = (whole << 32 - recording.bits).astype(np.int32)  # libsndfile takes the high bits
+        subtype = "PCM_U8" if recording.bits == 8 else f"PCM_{recording.bits}"
+    soundfile.write(os.fspath(path), samples, recording.sample_rate, subtype, format="WAV")

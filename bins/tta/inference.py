@@ -22,6 +22,7 @@ from utils.errors import UserError
 if TYPE_CHECKING:
     from models.tta.ldm.pipeline import PipelineSettings
     from models.tta.ldm.sampling import SamplingSettings
+    from models.tta.ldm.source import Source
 
 
 def main() -> None:
@@ -48,6 +49,7 @@ def parse() -> argparse.Namespace:
         "--negative_text", type=in_utf8, help="what not to hear; default: the model's"
     )
     parser.add_argument("--duration", type=float, help="seconds; default: the training length")
+    add_audio_arguments(parser)
     parser.add_argument("--sampler", help="ddim, dpm++, pndm or unipc; default: the model's")
     parser.add_argument(
         "--vocoder",
@@ -70,6 +72,28 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=at_least_1, default=8, help="sounds made at a time")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
     return parser.parse_args()
+
+
+def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("to change a sound instead of making one")
+    group.add_argument("--audio", type=in_utf8, help="its file; what to do with it is one of these")
+    group.add_argument("--strength", type=float, help="turn it into the text: 0 not, 1 wholly")
+    group.add_argument(
+        "--region",
+        type=float,
+        nargs=2,
+        action="append",
+        metavar=("BEGIN", "END"),
+        help="seconds to make anew; may be given again",
+    )
+    group.add_argument("--extend", type=float, help="seconds to make after its end")
+    group.add_argument("--task", help="super_resolution: make anew what is above --cutoff")
+    group.add_argument(
+        "--cutoff", type=float, help="Hz; default: half of its rate, if below the model's"
+    )
+    group.add_argument(
+        "--resample", type=int, help="times to go each part of the way (RePaint); default: 1"
+    )
 
 
 def in_utf8(text: str) -> str:
@@ -116,7 +140,8 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
 
     folder = find_weights(arguments.checkpoint_path, arguments.log_dir, "AudioLDM")
     settings = PipelineSettings.read(folder)
-    sampling = sampling_of(arguments, settings)
+    source = read_source(arguments, settings)
+    sampling = sampling_of(arguments, settings, source)
     device = best_device(arguments.device)
     vocoder_name = arguments.vocoder or settings.vocoder_of(folder)
     if arguments.vocoder is None and vocoder_name == GRIFFIN_LIM:
@@ -128,6 +153,8 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
         for fault in pipeline.text_encoder.faults_of(prompt):
             print(f"warning: {fault}", file=sys.stderr)
 
+    jobs = [prompt for prompt in prompts for _ in range(arguments.num_samples)]
+    sounds = generate(pipeline, vocoder, jobs, sampling, arguments.batch_size, source)
     numbering = Numbering(Path(arguments.output_dir))
     made_by = {
         "vocoder": vocoder_name,
@@ -135,9 +162,8 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
         "weights": file_hash(folder / "unet.safetensors")[:12],
         "device": str(device),
     }
-    jobs = [prompt for prompt in prompts for _ in range(arguments.num_samples)]
     progress = tqdm(total=len(jobs), desc="generating", unit="sound")
-    for sound in generate(pipeline, vocoder, jobs, sampling, arguments.batch_size):
+    for sound in sounds:
         path = numbering.write(sound, sampling, made_by, settings.mel.sample_rate)
         progress.write(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}")
         if sound.is_quiet:
@@ -146,11 +172,41 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     progress.close()
 
 
-def sampling_of(arguments: argparse.Namespace, settings: PipelineSettings) -> SamplingSettings:
+def read_source(arguments: argparse.Namespace, settings: PipelineSettings) -> Source | None:
+    """The sound of `--audio`; without, nothing may be said of one."""
+    from models.tta.ldm.source import Source
+
+    if arguments.audio is None:
+        return None
+    if arguments.duration is not None:
+        raise UserError(f"--duration {arguments.duration:g}: a changed sound keeps its length")
+    if all(getattr(arguments, name) is None for name in ("strength", "region", "extend", "task")):
+        raise UserError(
+            f"--audio {arguments.audio}: what to do with it? --strength 0.4 turns it into the text,"
+            " --region 2.5 4 fills these seconds, --extend 5 goes on, --task super_resolution"
+            " makes what is above --cutoff"
+        )
+    try:
+        return Source.read(expanduser(arguments.audio), settings.mel.sample_rate)
+    except UserError as error:
+        raise UserError(f"--audio {error}") from None
+
+
+def sampling_of(
+    arguments: argparse.Namespace, settings: PipelineSettings, source: Source | None
+) -> SamplingSettings:
     """The options' word, else the pipeline's."""
     names = [field.name for field in dataclasses.fields(settings.sampling)]
+    given = {name: getattr(arguments, name) for name in names}
+    if arguments.region:
+        given["region"] = tuple(map(tuple, arguments.region))
+    if source is not None:
+        given["duration"] = source.seconds + (arguments.extend or 0)
+        half = source.recording.sample_rate / 2
+        if arguments.task and arguments.cutoff is None and half < settings.mel.fmax:
+            given["cutoff"] = half
     try:
-        return settings.sampling_with(**{name: getattr(arguments, name) for name in names})
+        return settings.sampling_with(**given)
     except UserError as error:
         raise UserError(f"--{error}") from None
 

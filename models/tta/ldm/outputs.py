@@ -6,9 +6,11 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
+
 from models.tta.ldm.sampling import SamplingSettings, Sound
-from processors.mel_picture import write_mel_picture
-from utils.audio import write_wav
+from processors.mel_picture import BRIGHTEST, write_mel_picture
+from utils.audio import write_recording, write_wav
 
 
 class Numbering:
@@ -23,9 +25,13 @@ class Numbering:
     def write(
         self, sound: Sound, sampling: SamplingSettings, made_by: dict[str, str], sample_rate: int
     ) -> Path:
-        """Returns the wav's path. The receipt says all that makes the same sound again."""
+        """Returns the wav's path. The receipt says all that makes the same sound again.
+
+        Of a sound that was changed in part, it also has `kept`, the share of its samples that are
+        as they were.
+        """
         path = self._claim()
-        write_mel_picture(path.with_suffix(".png"), sound.mel)
+        write_mel_picture(path.with_suffix(".png"), _shown(sound))
         receipt = {
             "file": path.name,
             "text": sound.text,
@@ -33,11 +39,16 @@ class Numbering:
             "seed": sound.seed,
             **made_by,
         }
+        if sound.kept is not None:
+            receipt["kept"] = round(sound.kept, 6)
         if sound.is_quiet:
             receipt["warning"] = f"{sound.level:.0f} dB, hardly to be heard"
         text = json.dumps(receipt, indent=2, ensure_ascii=False)
         path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
-        write_wav(path, sound.wav, sample_rate)
+        if sound.recording is None:
+            write_wav(path, sound.wav, sample_rate)
+        else:
+            write_recording(path, sound.recording)
         return path
 
     def _claim(self) -> Path:
@@ -50,3 +61,11 @@ class Numbering:
             except FileExistsError:
                 continue
             return path
+
+
+def _shown(sound: Sound) -> np.ndarray:
+    """The mel; of a sound that was changed, what it was is above what it is."""
+    if sound.before is None:
+        return sound.mel
+    line = np.full((2, sound.mel.shape[1]), BRIGHTEST)
+    return np.concatenate([sound.mel, line, sound.before])

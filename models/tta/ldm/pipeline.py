@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from config.schema import AudioLDMExperiment, MelConfig
 from config.typed_json import ConfigError, build, typed
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import load_vae, save_vae
+from models.tta.ldm.known import Known, last_part, noised, sample_around
 from models.tta.ldm.sampling import (
     SamplingSettings,
     guided,
@@ -24,8 +24,10 @@ from models.tta.ldm.sampling import (
     sample,
     starting_noise,
 )
+from models.tta.ldm.source import SourceMel
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
+from models.tta.ldm.windows import by_windows, windowed
 from models.tta.pipeline_json import picked, read_settings, write_settings
 from processors.mel import check_mel
 from utils.checkpoint import load_tensors, load_weights, save_tensors
@@ -120,27 +122,63 @@ class Pipeline:
 
     @torch.no_grad()
     def __call__(
-        self, texts: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings | None = None
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SamplingSettings | None = None,
+        source: SourceMel | None = None,
     ) -> Tensor:
         """mel [B, n_mel, frames], one for each text and seed, whatever else is in the batch.
 
-        `sampling` tells all but the seeds; None: the pipeline's own.
+        Args:
+            sampling: tells all but the seeds; None: the pipeline's own.
+            source: the sound that is changed, where `sampling` names one.
         """
         sampling = sampling or self.settings.sampling
+        if (source is None) != (sampling.audio is None):
+            raise ValueError(f"settings for the audio {sampling.audio}, and source {source}")
         mel, device = self.settings.mel, next(self.unet.parameters()).device
-        frames = sampling.frames(mel)
+        whole = sampling.whole_frames(mel, self.vae.config.downsampling)
+        shape = self.vae.config.latent_shape(mel.n_mel, whole)
+        noise = starting_noise(shape, seeds, device)
         scheduler = make_scheduler(
             sampling.sampler, self.settings.noise_scheduler, sampling.num_steps
         )
-        factor = self.vae.config.downsampling
-        shape = self.vae.config.latent_shape(mel.n_mel, math.ceil(frames / factor) * factor)
+        scheduler = last_part(scheduler, sampling.strength)
         with self.autocast():
             denoise = guided(
                 self.unet, self.text_encoder, texts, sampling.negative_text, sampling.guidance_scale
             )
-            latent = sample(denoise, scheduler, starting_noise(shape, seeds, device))
-            mels = self.vae.decode(self.vae.unscale(latent))
-        return mels[:, 0, :, :frames].float()
+            denoise = windowed(denoise, shape[2], self.columns)
+            start = known = None
+            if source is not None:
+                known = Known(self.encode(source.mel.to(device)), source.remade.to(device))
+                start = noised(scheduler, known.latent, noise) if sampling.strength < 1 else None
+            if known is None or known.remade.all():
+                latent = sample(denoise, scheduler, noise, start)
+            else:
+                latent = sample_around(
+                    denoise, scheduler, noise, known, start, sampling.resample, seeds
+                )
+            mels = self.decode(latent)
+        return mels[:, 0, :, : sampling.frames(mel)].float()
+
+    @property
+    def columns(self) -> int:
+        """Of the latents that it was trained on; longer ones are worked on in such windows."""
+        return self.settings.frames // self.vae.config.downsampling
+
+    def encode(self, mel: Tensor) -> Tensor:
+        """mel [B, 1, n_mel, frames] -> the posterior's mean, scaled [B, z, n_mel/f, frames/f]"""
+        vae, columns = self.vae, mel.shape[3] // self.vae.config.downsampling
+        return by_windows(lambda x: vae.scale(vae.encode(x).mean), mel, columns, self.columns)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Scaled latent [B, z, n_mel/f, frames/f] -> mel [B, 1, n_mel, frames]"""
+        vae = self.vae
+        return by_windows(
+            lambda x: vae.decode(vae.unscale(x)), latent, latent.shape[3], self.columns
+        )
 
     def for_inference(self, device: torch.device) -> Pipeline:
         """This pipeline on `device`, frozen.

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -15,15 +15,18 @@ from torch import Tensor
 
 from config.model_schema import NoiseSchedulerConfig, SamplerName
 from config.schema import MelConfig
-from config.typed_json import Count, Text, typed
+from config.typed_json import Count, NotNegative, Positive, Text, typed
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
+from utils.audio import Recording
 from utils.device import graphed, memory_format
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
+    from models.tta.ldm.known import Known
     from models.tta.ldm.pipeline import Pipeline
+    from models.tta.ldm.source import Source, SourceMel
     from models.vocoders.load import Vocoder
 
 QUIET = -50.0  # dB of full scale: below it, a sound is hardly heard
@@ -47,6 +50,9 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
 class SamplingSettings:
     """All that makes a sound of a text and of the weights; a receipt holds it with both.
 
+    With `audio` a sound is changed instead of made: from the noise level that `strength` says, all
+    of it or what `region`, `extend` and `task` leave open.
+
     Raises:
         ConfigError: a value is out of its range; the message begins with its name.
     """
@@ -57,20 +63,61 @@ class SamplingSettings:
     duration: Annotated[float, Field(gt=0, le=600)]  # seconds
     negative_text: Text = ""  # what guidance leads away from
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0  # of the first sound; the next has one more
+    audio: Text | None = None  # file of the sound to be changed; `duration` is then its own
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0  # 0 leaves the sound, 1 is noise alone
+    region: tuple[tuple[NotNegative, NotNegative], ...] = ()  # (begin, end) in seconds, made anew
+    extend: NotNegative = 0.0  # seconds at the end of `duration` that follow the sound
+    task: Literal["super_resolution"] | None = None  # what is above `cutoff` is made anew
+    cutoff: Positive | None = None  # Hz
+    resample: Count = 1  # times that a part of the way is gone, so that what is made fits
+
+    def __post_init__(self) -> None:
+        partial = self.region or self.extend or self.task
+        if self.audio is None and (partial or self.strength < 1):
+            raise ValueError("audio is missing: region, extend, task and strength change a sound")
+        if self.task and (self.region or self.extend):
+            raise ValueError(f"task {self.task} changes all of a sound; no region, no extend")
+        if bool(self.task) != bool(self.cutoff):
+            raise ValueError("cutoff in Hz and task super_resolution go together")
+        if self.resample > 1 and not partial:
+            raise ValueError(f"resample {self.resample} needs a region, extend or a task")
+        for begin, end in self.region:
+            if not begin < end <= self.duration - self.extend:
+                raise ValueError(
+                    f"region {begin:g} {end:g} must be two times within the sound's"
+                    f" {self.duration - self.extend:g} seconds, the first one earlier"
+                )
+
+    @property
+    def regions(self) -> tuple[tuple[float, float], ...]:
+        """All that is made anew in time, what follows the sound included."""
+        if not self.extend:
+            return self.region
+        return (*self.region, (self.duration - self.extend, self.duration))
 
     def frames(self, mel: MelConfig) -> int:
         """Frames of a mel that lasts `duration`, in which rounding adds none."""
         return max(1, math.ceil(self.duration * mel.frames_per_second - 1e-6))
 
+    def whole_frames(self, mel: MelConfig, factor: int) -> int:
+        """`frames`, and as many more as make whole columns of `factor` frames."""
+        return math.ceil(self.frames(mel) / factor) * factor
+
 
 @dataclass(frozen=True)
 class Sound:
-    """wav [T] in [-1, 1], and the mel [n_mel, frames] that it was made of."""
+    """wav [T] in [-1, 1], and the mel [n_mel, frames] that it was made of.
+
+    Of a sound that was changed in part, both are of the whole result.
+    """
 
     text: str
     seed: int
     mel: np.ndarray
     wav: np.ndarray
+    before: np.ndarray | None = None  # mel [n_mel, frames] of the sound that was changed
+    recording: Recording | None = None  # the result at that sound's rate, channels and bits
+    kept: float | None = None  # share of its samples that are as they were, bit for bit
 
     @property
     def level(self) -> float:
@@ -88,16 +135,34 @@ def generate(
     texts: Sequence[str],
     settings: SamplingSettings,
     batch_size: int = 8,
+    source: Source | None = None,
 ) -> Iterator[Sound]:
-    """A sound for each text, in their order; that of text k has the seed `settings.seed` + k."""
-    sample_rate = pipeline.settings.mel.sample_rate
+    """A sound for each text, in their order; that of text k has the seed `settings.seed` + k.
+
+    source: what `settings.audio` names, read; each sound is then a changed one.
+    """
+    given = source and source.for_sampling(settings, pipeline.settings.mel, pipeline.vae.config)
+    return _generate(pipeline, vocoder, texts, settings, batch_size, source, given)
+
+
+def _generate(
+    pipeline: Pipeline,
+    vocoder: Vocoder,
+    texts: Sequence[str],
+    settings: SamplingSettings,
+    batch_size: int,
+    source: Source | None,
+    given: SourceMel | None,
+) -> Iterator[Sound]:
+    mel_config = pipeline.settings.mel
     for first in range(0, len(texts), batch_size):
         batch = texts[first : first + batch_size]
         seeds = [settings.seed + first + place for place in range(len(batch))]
-        mels = pipeline(batch, seeds, settings)
-        wavs = vocoder(mels)[:, : round(settings.duration * sample_rate)]
+        mels = pipeline(batch, seeds, settings, given)
+        wavs = vocoder(mels)[:, : round(settings.duration * mel_config.sample_rate)]
         for text, seed, mel, wav in zip(batch, seeds, mels.cpu(), wavs.cpu(), strict=True):
-            yield Sound(text, seed, mel.numpy(), wav.numpy())
+            sound = Sound(text, seed, mel.numpy(), wav.numpy())
+            yield source.finished(sound, settings, mel_config) if source else sound
 
 
 def starting_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.device) -> Tensor:
@@ -136,10 +201,29 @@ def guided(
     return denoise
 
 
-def sample(denoise: Denoiser, scheduler: SchedulerMixin, noise: Tensor) -> Tensor:
-    """The latent that the sampler's steps make of noise; both [B, z, h, w]."""
-    latent = noise * scheduler.init_noise_sigma
+def sample(
+    denoise: Denoiser,
+    scheduler: SchedulerMixin,
+    noise: Tensor,
+    start: Tensor | None = None,
+    known: Known | None = None,
+) -> Tensor:
+    """The latent that the sampler's steps make of noise.
+
+    Args:
+        noise: [B, z, h, w] from N(0, 1).
+        start: the latent at the scheduler's first noise level; None: noise alone.
+        known: what stays of a latent. Before each step it is put in, at that step's noise level
+            and with `noise` (as Avrahami et al. 2022, arXiv:2206.02779, algorithm 1).
+
+    Returns:
+        [B, z, h, w], of which what is known is as the last step left it
+    """
+    latent = noise * scheduler.init_noise_sigma if start is None else start
     for timestep in scheduler.timesteps:
+        if known is not None:
+            noisy = scheduler.add_noise(known.latent, noise, timestep[None])
+            latent = known.kept(latent, noisy)
         inputs = scheduler.scale_model_input(latent, timestep)
         latent = scheduler.step(denoise(inputs, timestep), timestep, latent).prev_sample
     return latent

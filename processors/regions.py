@@ -1,0 +1,103 @@
+"""Parts of a sound that are made anew: where they lie in its latent, and how they get back into it.
+
+A region is (begin, end) in seconds. `wav` is [T] at the model's rate; `samples` are [T, channels]
+at the sound's own. A vocoder's phases are not the sound's, so both are taken as unrelated where
+they meet: with weights cos and sin, whose squares add up to 1, the power stays (equal power).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from config.schema import MelConfig
+from processors.mel import mel_filter_bank, padding
+
+Region = tuple[float, float]
+
+FADE = 0.03  # seconds before and after a region in which the sound and what is made cross over
+# Columns beside a region that are made with it: the autoencoder's convolutions have told those that
+# it touches what is in the region, and decode what is at its edge with the help of those beside it.
+MARGIN = 1
+CROSSOVER = 0.1  # of a cut-off frequency: the band below it in which low and high cross over
+
+
+def remade_columns(
+    regions: Sequence[Region], columns: int, mel: MelConfig, factor: int
+) -> np.ndarray:
+    """bool [columns]: the latent's columns to be made so that nothing of the regions is left.
+
+    A frame of the mel sees n_fft samples, more than its hop. All columns with a frame that sees a
+    sample of a region are made, and `MARGIN` more on each side.
+
+    factor: frames of the mel in a column.
+    """
+    remade = np.zeros(columns, dtype=bool)
+    for begin, end in regions:
+        first, last = begin * mel.sample_rate, end * mel.sample_rate
+        # Frame t sees the samples from t hop - padding on.
+        frame = math.floor((first + padding(mel) - mel.n_fft) / mel.hop_size) + 1
+        last_frame = math.ceil((last + padding(mel)) / mel.hop_size) - 1
+        remade[max(frame // factor - MARGIN, 0) : last_frame // factor + 1 + MARGIN] = True
+    return remade
+
+
+def remade_rows(cutoff: float, rows: int, mel: MelConfig) -> np.ndarray:
+    """bool [rows]: the latent's rows that hold a band which hears what is not kept below `cutoff`.
+
+    cutoff: Hz; below (1 - CROSSOVER) cutoff the sound is kept.
+    """
+    bands = mel_filter_bank(mel)  # [n_mel, bins]
+    frequencies = np.arange(bands.shape[1]) * mel.sample_rate / mel.n_fft
+    hears = (bands[:, frequencies > (1 - CROSSOVER) * cutoff] > 0).any(axis=1)
+    return hears.reshape(rows, -1).any(axis=1)
+
+
+def put_back(
+    samples: np.ndarray, rate: int, made: np.ndarray, regions: Sequence[Region]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The samples with what was made in the regions, and faded over within `FADE` around them.
+
+    Args:
+        samples: [T, channels] at `rate` Hz.
+        made: [T, channels] at `rate` Hz; it is as long, and only regions and fades are used.
+
+    Returns:
+        [T, channels]; and bool [T], False where the samples are the given ones, bit for bit
+    """
+    index, fade = np.arange(len(samples)), max(round(FADE * rate), 1)
+    place = np.zeros(len(samples))  # 0: the given samples, 1: what was made
+    for begin, end in regions:
+        before, after = math.floor(begin * rate) - index, index + 1 - math.ceil(end * rate)
+        place = np.maximum(place, 1 - np.maximum(before, after).clip(0) / (fade + 1))
+    touched = place > 0
+    angle = place[touched, None] * math.pi / 2
+    result = samples.copy()
+    result[touched] = np.cos(angle) * samples[touched] + np.sin(angle) * made[touched]
+    return result, touched
+
+
+def put_above(samples: np.ndarray, rate: int, made: np.ndarray, cutoff: float) -> np.ndarray:
+    """The samples' band below `cutoff` (Hz) with that of `made` above; all [T, channels].
+
+    One filter over the whole sound, without phase: its bands cross over in `CROSSOVER` of the
+    cut-off below it.
+    """
+    length = len(samples)
+    frequencies = np.fft.rfftfreq(length, 1 / rate)[:, None]
+    place = ((frequencies / cutoff - 1) / CROSSOVER + 1).clip(0, 1) * math.pi / 2
+    low, high = np.fft.rfft(samples, axis=0), np.fft.rfft(made, axis=0)
+    return np.fft.irfft(np.cos(place) * low + np.sin(place) * high, length, axis=0)
+
+
+def channel_gains(samples: np.ndarray, mono: np.ndarray) -> np.ndarray:
+    """[channels]: the level and the sign that best give each channel of its mono mix.
+
+    What was made of the mix then lies where the sound lay between the channels.
+
+    samples [T, channels], mono [T].
+    """
+    power = float(np.vdot(mono, mono))
+    return mono @ samples / power if power else np.ones(samples.shape[1])

@@ -171,21 +171,18 @@ def place(tmp_path):
 def test_the_command(place, trained, monkeypatch, capsys):
     words = [f"--edits={place}/edits", "--triplets=Edits", f"--weights_dir={place}"]
     words += [f"--cache_dir={place}/cache", "--device=cpu", "--bootstrap=0"]
-    words += [f"--vae={trained}/runs/vae", "--vocoder=griffin_lim"]
+    words += [f"--vae={trained}/runs/vae", "--vocoder=griffin_lim", f"--sdedit={trained}/runs/ldm"]
     words += ["--config", str(trained / "stage1.json"), f"preprocess.processed_dir={place}/data"]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *words])
     command.main()
     result = json.loads((place / "edits" / "evaluation" / "evaluation.json").read_text())
-    rows = {"generated", "identity", "white noise", "silence", "VAE + vocoder"}
-    assert rows <= result["rows"].keys()
+    made = ("VAE + vocoder", "SDEdit 0.25", "SDEdit 0.5", "SDEdit 0.75")
+    rows = {"generated", "identity", "white noise", *made}
+    assert {*rows, "silence"} <= result["rows"].keys()
     assert result["checks"]["missing"] == ["000003"]
     head, *cells = result["edits"]
     table = {name: dict(zip(head[1:], values, strict=True)) for name, *values in cells}
-    assert table.keys() == {
-        f"{task}, {row}"
-        for task in ("drop", "inpaint")
-        for row in ("generated", "identity", "white noise", "VAE + vocoder")
-    }
+    assert table.keys() == {f"{task}, {row}" for task in ("drop", "inpaint") for row in rows}
     # Half as loud: log10(4) in every bin, and outside the edit, too.
     for task, clips in (("drop", "3"), ("inpaint", "2")):
         row = table[f"{task}, generated"]
@@ -198,8 +195,9 @@ def test_the_command(place, trained, monkeypatch, capsys):
     assert "drop, VAE + vocoder" in capsys.readouterr().out
     assert "drop, identity" in (place / "edits" / "evaluation" / "index.html").read_text()
 
-    (made,) = (place / "edits" / "evaluation" / "made").iterdir()
-    assert len(list(made.glob("*.wav"))) == 6
+    folders = sorted((place / "edits" / "evaluation" / "made").iterdir())
+    assert [len(list(folder.glob("*.wav"))) for folder in folders] == [6] * 4
+    made = folders[-1]
     vae, vocoder = load_vae(trained / "runs/vae/final").vae, load_vocoder("griffin_lim", tiny.MEL)
     target = read_wav(place / "data/Edits/wav/000001_out.wav", tiny.MEL.sample_rate)
     mel = MelExtractor(tiny.MEL)(torch.from_numpy(target)[None])

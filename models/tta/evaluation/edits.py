@@ -196,14 +196,14 @@ class Judge:
         """The tagger's class of each kind of event, and of each kind of bed."""
         changes, stays = defaultdict(list), defaultdict(list)
         for uid, one in self.triplets.items():
-            before, after = self.before[uid], self.after[uid]
             for kind, direction in one.events.items():
-                changes[kind].append(direction * (after - before))
-            stays[one.bed].append(torch.minimum(before, after))
-        return tuple(
-            {kind: int(torch.stack(rows).mean(0).argmax()) for kind, rows in found.items()}
-            for found in (changes, stays)
-        )
+                changes[kind].append(direction * (self.after[uid] - self.before[uid]))
+        classes = {kind: _loudest(rows) for kind, rows in changes.items()}
+        for uid, one in self.triplets.items():
+            both = torch.minimum(self.before[uid], self.after[uid])
+            both[[classes[kind] for kind in one.events]] = 0  # of an event, something may be left
+            stays[one.bed].append(both)
+        return classes, {kind: _loudest(rows) for kind, rows in stays.items()}
 
     def verdict(self, uid: str, edited: Tensor) -> tuple[bool, bool] | None:
         """(followed, kept) of an edit that is heard with these probabilities [C].
@@ -256,3 +256,8 @@ class Judge:
             found |= {"followed": float(followed.mean()), "kept": float(kept.mean())}
             found["both"] = float((followed * kept).mean())
         return found
+
+
+def _loudest(rows: Sequence[Tensor]) -> int:
+    """The class that has the most, on average over rows [C]."""
+    return int(torch.stack(list(rows)).mean(0).argmax())

@@ -201,7 +201,8 @@ class Judge:
         classes = {kind: _loudest(rows) for kind, rows in changes.items()}
         for uid, one in self.triplets.items():
             both = torch.minimum(self.before[uid], self.after[uid])
-            both[[classes[kind] for kind in one.events]] = 0  # of an event, something may be left
+            for kind in one.events:  # of which something may be left
+                both[classes[kind]] = 0
             stays[one.bed].append(both)
         return classes, {kind: _loudest(rows) for kind, rows in stays.items()}
 

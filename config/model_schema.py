@@ -54,6 +54,35 @@ class VocosConfig:
 
 
 @typed
+class HiFiGANConfig:
+    """The keys of HiFi-GAN's published config.json, under their names there."""
+
+    upsample_initial_channel: Count
+    upsample_rates: Counts
+    upsample_kernel_sizes: Counts
+    resblock_kernel_sizes: Counts
+    resblock_dilation_sizes: Annotated[list[Counts], Field(min_length=1)]
+
+    def __post_init__(self) -> None:
+        for one, other in (
+            ("upsample_rates", "upsample_kernel_sizes"),
+            ("resblock_kernel_sizes", "resblock_dilation_sizes"),
+        ):
+            if len(getattr(self, one)) != len(getattr(self, other)):
+                raise ValueError(f"{one} and {other} must have as many entries as each other")
+        for rate, kernel in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
+            if kernel < rate:
+                raise ValueError(
+                    f"upsample_kernel_sizes {kernel} must be at least its rate, {rate}"
+                )
+        if self.upsample_initial_channel % 2 ** len(self.upsample_rates):
+            raise ValueError(
+                f"upsample_initial_channel {self.upsample_initial_channel} must be a multiple of"
+                f" {2 ** len(self.upsample_rates)}: each of upsample_rates halves it"
+            )
+
+
+@typed
 class DiscriminatorsConfig:
     period_channels: NormWidth
     resolution_channels: Whole

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args, get_type_hints
 
@@ -17,6 +18,7 @@ from pydantic import BeforeValidator, Field
 from config.model_schema import (
     AutoencoderKLConfig,
     DiscriminatorsConfig,
+    HiFiGANConfig,
     LossConfig,
     NoiseSchedulerConfig,
     SamplerName,
@@ -124,6 +126,7 @@ class TrainConfig:
     save_checkpoints_steps: Count
     keep_checkpoint_max: Count
     valid_clips: Count | None
+    evaluation: Place | None
 
     def __post_init__(self) -> None:
         if self.batch_size % self.gradient_accumulation_steps:
@@ -155,7 +158,9 @@ class AutoencoderKLModel:
 
 @typed
 class VocoderModel:
+    generator: Literal["vocos", "hifigan"]
     vocos: VocosConfig
+    hifigan: HiFiGANConfig
     discriminators: DiscriminatorsConfig
     loss: VocoderLossConfig
     autoencoder_path: Place | None
@@ -293,7 +298,10 @@ class AUDITExperiment(AudioLDMExperiment):
 @typed
 class VocoderExperiment(Experiment):
     SHORTEST: ClassVar = 1024  # samples; an STFT of 2048 reflects 768 at either end
-    SHAPES: ClassVar = (*Experiment.SHAPES, "model.vocos", "model.discriminators")
+    SHAPES: ClassVar = (
+        *(*Experiment.SHAPES, "model.generator", "model.vocos", "model.hifigan"),
+        "model.discriminators",
+    )
 
     model_type: Literal["Vocoder"]
     model: VocoderModel
@@ -309,6 +317,12 @@ class VocoderExperiment(Experiment):
                 f"preprocess.segment_frames {mel.segment_frames} must be at least"
                 f" {-(-self.SHORTEST // mel.hop_size)}, {self.SHORTEST} samples: less is too short"
                 " for the discriminators' and the loss's longest windows"
+            )
+        rates = self.model.hifigan.upsample_rates
+        if self.model.generator == "hifigan" and math.prod(rates) != mel.hop_size:
+            raise ValueError(
+                f"model.hifigan.upsample_rates {rates} must multiply to preprocess.hop_size"
+                f" {mel.hop_size}"
             )
 
 

@@ -54,6 +54,14 @@ def parse_arguments(
     return parser.parse_intermixed_args([with_home(word) for word in words])
 
 
+def named_values(values: Sequence[str], option: str) -> dict[str, str]:
+    """The values NAME=PATH of an option that may be given several times, as a dictionary."""
+    for value in values:
+        if not all(value.partition("=")):
+            raise UserError(f"{option} {value} must be NAME=PATH")
+    return {name: path for name, _, path in (value.partition("=") for value in values)}
+
+
 def with_home(word: str) -> str:
     """~/x, key=~/x and --option=~/x with the home folder in place of ~.
 

@@ -73,7 +73,9 @@ def parse() -> argparse.Namespace:
     go.add_argument("--to", dest="format", required=True, choices=("diffusers",))
     go.add_argument("--checkpoint_path", help="stage-2 run; default: the newest")
     go.add_argument("--log_dir", default="ckpts/tta", help="where runs are looked for")
-    go.add_argument("--vocoder", help="griffin_lim, or a HiFi-GAN's folder; default: the run's")
+    go.add_argument(
+        "--vocoder", help="griffin_lim, or a vocoder's folder; default: as for inference"
+    )
     go.add_argument("--license", default="other", help="of the weights, as mit or cc-by-4.0")
     go.add_argument("--push_to_hub", metavar="NAME", help="upload it as this model, owner/name")
     go.add_argument("out", metavar="OUT_DIR", help="the folder to make")
@@ -164,16 +166,19 @@ def export_model(arguments: argparse.Namespace) -> None:
     from models.tta.convert.model_card import model_card
     from models.tta.convert.to_diffusers import export
     from models.tta.ldm.pipeline import read_pipeline
-    from models.vocoders.load import load_vocoder
+    from models.vocoders.load import GRIFFIN_LIM, load_vocoder, newest_vocoder
     from utils.hub import push
     from utils.run_folder import find_weights
 
     folder = find_weights(arguments.checkpoint_path, arguments.log_dir, "AudioLDM")
     pipeline = read_pipeline(folder)
     name = arguments.vocoder or pipeline.settings.vocoder_of(folder)
+    if arguments.vocoder is None and name == GRIFFIN_LIM:  # as inference does
+        name = newest_vocoder(arguments.log_dir, pipeline.settings.mel)
+    print(f"vocoder: {name}")
     vocoder = load_vocoder(name, pipeline.settings.mel)
     title = arguments.push_to_hub or out.name
-    export(pipeline, vocoder, model_card(pipeline, folder, title, arguments.license, name), out)
+    export(pipeline, vocoder, model_card(pipeline, folder, title, arguments.license, vocoder), out)
     print(f"{out}: DiffusionPipeline.from_pretrained loads it, see {out / 'README.md'}")
     if arguments.push_to_hub:
         print(push(out, arguments.push_to_hub))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # imports of seconds, which --help does without
 
     from config.schema import Config
     from models.base.dry_run import DryRun
-    from models.base.run import Run
+    from models.base.run import Listener, Run
     from models.base.task import Task
 
 # What each model_type brings to the loop (models/base/task.py), imported when it is needed.
@@ -70,7 +70,10 @@ def train(config: Config, exp_name: str, dry_run: bool) -> None:
     from models.base.dry_run import DryRun
     from models.base.run import Run
 
-    run = DryRun(config, make_task) if dry_run else Run(config, exp_name, make_task)
+    if dry_run:
+        run = DryRun(config, make_task)
+    else:
+        run = Run(config, exp_name, make_task, make_listener(config))
     if run.step == 0 and config.train.init_from and not dry_run:
         run.validate()  # what the weights are worth before they learn
     loop(run)
@@ -84,6 +87,17 @@ def make_task(config: Config, accelerator: Accelerator, checkpoint: Path | None)
     train, rank, world_size = config.train, accelerator.process_index, accelerator.num_processes
     share = Share(train.batch_size, train.gradient_accumulation_steps, rank, world_size)
     return pkgutil.resolve_name(TASKS[config.model_type])(config, accelerator, share, checkpoint)
+
+
+def make_listener(config: Config) -> Listener | None:
+    """What hears the sounds that are logged, where train.evaluation names its weights."""
+    if config.train.evaluation is None:
+        return None
+    from models.tta.evaluation.listening import Tagger
+    from utils.device import best_device
+
+    rate = config.preprocess.sample_rate
+    return Tagger(config.train.evaluation, rate, best_device(None)).scores
 
 
 def loop(run: Run | DryRun) -> None:

@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from models.base.clock import Clock
 from models.base.log import open_log
 from models.base.metrics import Metrics, shown
 from models.base.stop import StopRequest
-from models.base.task import Task
+from models.base.task import Sample, Task
 from models.base.tensorboard import TensorBoard
 from models.base.watch import Watch
 from modules.optimizer import learning_rate
@@ -44,6 +44,7 @@ from utils.threads import ThreadWatch
 
 PATIENCE = 30.0  # seconds that another training in the folder may take to save and stop
 START = {"step": 0, "best_step": None, "best_loss": None}
+Listener = Callable[[Sequence[Sample]], dict[str, float]]
 TaskMaker = Callable[[Config, Accelerator, Path | None], Task]
 
 
@@ -54,7 +55,11 @@ class Run:
     number of steps done so far; last_step, where it ends.
     """
 
-    def __init__(self, config: Config, exp_name: str, make_task: TaskMaker) -> None:
+    def __init__(
+        self, config: Config, exp_name: str, make_task: TaskMaker, listen: Listener | None = None
+    ) -> None:
+        """`listen` gives figures of the sounds that are logged, by their names in TensorBoard."""
+        self.listen = listen
         self.config, self.folder = config, run_folder(config.log_dir, exp_name)
         self.accelerator = make_accelerator(config)
         self.main = self.accelerator.is_main_process
@@ -173,6 +178,10 @@ class Run:
                         samples = self.task.samples()
                     rate = self.config.preprocess.sample_rate
                     self.tensorboard.sounds(samples, rate, self.step)
+                    if self.listen is not None:
+                        scores = self.listen(samples)
+                        self.tensorboard.scalars("sounds", scores, self.step)
+                        self.log.info("step %d: sounds %s", self.step, shown(scores))
                 except Exception as error:  # whatever it is, the weights are well
                     self.log.warning(
                         "step %d: no sounds: %s: %s", self.step, type(error).__name__, error

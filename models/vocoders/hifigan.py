@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from config.model_schema import HiFiGANConfig
 from config.schema import MEL_KEYS, MelConfig
 from config.typed_json import build
 from processors.mel import SETTINGS_FILE, check_mel
@@ -47,6 +48,43 @@ class HiFiGAN(nn.Module):
         """Writes the first of the two formats."""
         self.generator.save_pretrained(folder)
         write_json(folder / SETTINGS_FILE, dataclasses.asdict(self.mel))
+
+
+class TrainableHiFiGAN(nn.Module):
+    """The generator of arXiv:2010.05646, with weight norm on all of its convolutions, to train."""
+
+    def __init__(self, mel: MelConfig, shape: HiFiGANConfig) -> None:
+        from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+        super().__init__()
+        self.mel = mel
+        self.shape = {
+            **dataclasses.asdict(shape),
+            "architectures": ["SpeechT5HifiGan"],
+            "model_in_dim": mel.n_mel,
+            "sampling_rate": mel.sample_rate,
+            "normalize_before": False,
+        }
+        self.generator = SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(self.shape))
+        self.generator.apply_weight_norm()
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        """mel [B, n_mel, frames] -> wav [B, frames * hop_size] float32 in [-1, 1]"""
+        wav = self.generator(mel.float().transpose(1, 2)).float()
+        return wav[:, : mel.shape[2] * self.mel.hop_size]
+
+    def take(self, published: HiFiGAN, source: Path) -> None:
+        """Takes the weights of a frozen one of this shape, which came from `source`."""
+        if published.generator.config.normalize_before:
+            raise UserError(f"{source}: a HiFi-GAN that scales its mels; it cannot be trained here")
+        folded = make_hifigan(self.shape, self.mel, published.generator.state_dict(), source)
+        folded.generator.apply_weight_norm()
+        self.generator.load_state_dict(folded.generator.state_dict())
+
+    def frozen(self) -> HiFiGAN:
+        """This generator for use, its weight norm worked in."""
+        folded = _folded(self.generator.state_dict(), Path("vocoder.safetensors"))
+        return make_hifigan(self.shape, self.mel, folded, Path("vocoder.safetensors"))
 
 
 def load_hifigan(folder: Path, mel: MelConfig) -> HiFiGAN:

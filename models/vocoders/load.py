@@ -7,7 +7,7 @@ import dataclasses
 from config.schema import MelConfig
 from models.vocoders.griffin_lim import GriffinLim
 from models.vocoders.hifigan import HiFiGAN, load_hifigan
-from models.vocoders.saved import MODEL_TYPE, TrainedVocos, VocoderSettings, load_vocos
+from models.vocoders.saved import MODEL_TYPE, TrainedVocos, VocoderSettings, load_trained
 from utils.errors import UserError
 from utils.hub import model_folder
 from utils.run_folder import all_weights, weights_folder
@@ -19,8 +19,8 @@ Vocoder = GriffinLim | HiFiGAN | TrainedVocos
 def load_vocoder(name: str, mel: MelConfig) -> Vocoder:
     """The vocoder "griffin_lim", or the one in the folder `name`, for mels of these settings.
 
-    The folder is a Vocos's run or checkpoint, or a HiFi-GAN's. A hub model's name stands for its
-    folder.
+    The folder is a run or checkpoint of a vocoder's training, or a HiFi-GAN's. A hub model's name
+    stands for its folder.
 
     Raises:
         UserError: there is none, it was made for another mel, or Griffin-Lim is asked for a mel
@@ -39,7 +39,7 @@ def load_vocoder(name: str, mel: MelConfig) -> Vocoder:
             f"vocoder {name!r} is neither {GRIFFIN_LIM!r} nor a folder with a Vocos or a HiFi-GAN"
         )
     trained = weights_folder(folder, MODEL_TYPE)
-    return load_vocos(trained, mel) if trained else load_hifigan(folder, mel)
+    return load_trained(trained, mel) if trained else load_hifigan(folder, mel)
 
 
 def newest_vocoder(log_dir: str, mel: MelConfig) -> str:

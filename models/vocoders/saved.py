@@ -1,4 +1,7 @@
-"""A trained vocoder on disk: pipeline.json (its shape and its mel) and vocoder.safetensors."""
+"""A trained vocoder on disk: pipeline.json (its shape and its mel) and vocoder.safetensors.
+
+A generator turns mel [B, n_mel, frames] into wav [B, frames * hop_size]: a Vocos or a HiFi-GAN.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from config.model_schema import VocosConfig
-from config.schema import MelConfig
+from config.model_schema import HiFiGANConfig, VocosConfig
+from config.schema import MelConfig, VocoderExperiment
 from config.typed_json import typed
 from models.tta.pipeline_json import read_settings, write_settings
+from models.vocoders.hifigan import HiFiGAN, TrainableHiFiGAN, load_hifigan
 from models.vocoders.vocos import Vocos
 from processors.mel import check_mel
 from utils.checkpoint import load_tensors, load_weights, save_tensors
+from utils.errors import UserError
+from utils.hub import model_folder
+from utils.run_folder import find_weights, weights_folder
 
 MODEL_TYPE = "Vocoder"
+Generator = Vocos | TrainableHiFiGAN
 
 
 @typed
@@ -23,24 +31,38 @@ class VocoderSettings:
     """What a vocoder's pipeline.json holds."""
 
     mel: MelConfig
-    vocos: VocosConfig
+    vocos: VocosConfig | None = None  # one of the two
+    hifigan: HiFiGANConfig | None = None
+
+    @classmethod
+    def of(cls, config: VocoderExperiment) -> VocoderSettings:
+        """Those of a training."""
+        name = config.model.generator
+        return cls(config.preprocess.mel, **{name: getattr(config.model, name)})
 
     @classmethod
     def read(cls, folder: Path) -> VocoderSettings:
         return read_settings(folder, MODEL_TYPE, cls)
 
-    def make(self) -> Vocos:
-        """A network of this shape with random weights."""
+    def make(self) -> Generator:
+        """A network of this shape with random weights; UserError where there can be none."""
         shape = self.vocos
+        if shape is None:
+            return TrainableHiFiGAN(self.mel, self.hifigan)
+        if self.mel.hop_size >= self.mel.win_size:
+            raise UserError(
+                f"Vocos needs frames that overlap: hop_size {self.mel.hop_size} must be less than"
+                f" win_size {self.mel.win_size}"
+            )
         return Vocos(self.mel, shape.dim, shape.intermediate_dim, shape.num_layers)
 
 
 class TrainedVocos(nn.Module):
-    """A frozen Vocos, whose samples stay within [-1, 1]."""
+    """A frozen generator, whose samples stay within [-1, 1]."""
 
-    def __init__(self, generator: Vocos) -> None:
+    def __init__(self, generator: Generator, settings: VocoderSettings) -> None:
         super().__init__()
-        self.generator = generator
+        self.generator, self.settings = generator, settings
         self.requires_grad_(False).eval()
 
     @torch.no_grad()
@@ -48,8 +70,13 @@ class TrainedVocos(nn.Module):
         """mel [B, n_mel, frames] -> wav [B, frames * hop_size] float32 in [-1, 1]"""
         return self.generator(mel.float()).clamp(-1.0, 1.0)
 
+    def save(self, folder: Path) -> None:
+        """Writes what `load_trained` takes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_trained(folder, self.settings, self.generator)
 
-def load_vocos(folder: Path, mel: MelConfig) -> TrainedVocos:
+
+def load_trained(folder: Path, mel: MelConfig) -> TrainedVocos | HiFiGAN:
     """The vocoder in `folder`, for mels of these settings.
 
     Raises:
@@ -59,10 +86,37 @@ def load_vocos(folder: Path, mel: MelConfig) -> TrainedVocos:
     check_mel(mel, settings.mel, f"vocoder {folder}")
     generator, weights = settings.make(), folder / "vocoder.safetensors"
     load_weights(generator, load_tensors(weights), weights)
-    return TrainedVocos(generator)
+    if isinstance(generator, TrainableHiFiGAN):
+        return generator.frozen()
+    return TrainedVocos(generator, settings)
 
 
-def save_vocos(folder: Path, settings: VocoderSettings, generator: Vocos) -> None:
-    """Writes what `load_vocos` takes."""
+def save_trained(folder: Path, settings: VocoderSettings, generator: Generator) -> None:
+    """Writes what `load_trained` takes."""
     write_settings(folder, MODEL_TYPE, settings)
     save_tensors(folder / "vocoder.safetensors", generator.state_dict())
+
+
+def take_weights(generator: Generator, name: str, log_dir: str, mel: MelConfig) -> Path:
+    """Gives a generator the weights to start from; returns the folder that they are in.
+
+    Args:
+        name: a run of such a generator, or a HiFi-GAN's folder as `load_hifigan` reads it.
+
+    Raises:
+        UserError: there are none, or they are of another shape or another mel.
+    """
+    folder = model_folder(name)
+    if not weights_folder(folder, MODEL_TYPE) and (folder / "config.json").is_file():
+        if isinstance(generator, TrainableHiFiGAN):
+            generator.take(load_hifigan(folder, mel), folder)
+            return folder
+        raise UserError(
+            f"train.init_from {name}: a HiFi-GAN; to go on with one, use"
+            " --config egs/tta/vocoder/exp_config_hifigan.json"
+        )
+    start = find_weights(name, log_dir, MODEL_TYPE)
+    check_mel(mel, VocoderSettings.read(start).mel, start)
+    weights = start / "vocoder.safetensors"
+    load_weights(generator, load_tensors(weights), weights)
+    return start

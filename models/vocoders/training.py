@@ -21,7 +21,7 @@ from models.vocoders.losses import (
     discriminator_loss,
     feature_matching_loss,
 )
-from models.vocoders.saved import MODEL_TYPE, TrainedVocos, VocoderSettings, save_vocos
+from models.vocoders.saved import TrainedVocos, VocoderSettings, save_trained, take_weights
 from modules.ema import EMA
 from modules.optimizer import adamw
 from processors.dataset import SILENCE, distinct_clips, mel_frames, read_batch, training_batches
@@ -39,7 +39,7 @@ WON_LOSS = 0.02  # of the discriminators; 2 where they know nothing
 
 
 class VocoderTraining:
-    """Generator (Vocos) and discriminators: a models/base Task."""
+    """Generator (Vocos or HiFi-GAN) and discriminators: a models/base Task."""
 
     shown = ("mel_loss", "d_loss")
 
@@ -51,7 +51,7 @@ class VocoderTraining:
         self.mel, self.loss = config.preprocess.mel, config.model.loss
         self.train_records = distinct_clips(load_split(config, "train"))
         self.valid_records = distinct_clips(load_split(config, "valid"))
-        self.settings = VocoderSettings(self.mel, config.model.vocos)
+        self.settings = VocoderSettings.of(config)
         self.generator = self.settings.make()
         sizes = config.model.discriminators
         self.discriminators = Discriminators(sizes.period_channels, sizes.resolution_channels)
@@ -60,9 +60,8 @@ class VocoderTraining:
         self.made_from: dict[str, object] = {}
         self._take_vae(checkpoint)
         if checkpoint is None and config.train.init_from:
-            start = find_weights(config.train.init_from, config.log_dir, MODEL_TYPE)
-            check_mel(self.mel, VocoderSettings.read(start).mel, start)
-            load_weights(self.generator, *_tensors(start / "vocoder.safetensors"))
+            name = config.train.init_from
+            start = take_weights(self.generator, name, config.log_dir, self.mel)
             self.notes.append(f"starts from the weights in {start}")
         if config.train.max_steps <= self.loss.disc_start:
             self.notes.append(
@@ -224,7 +223,7 @@ class VocoderTraining:
         """The weights in use, as inference has them; those that learn stay as they are."""
         copy = self.settings.make().to(self.accelerator.device)
         copy.load_state_dict(self.generator.state_dict())
-        return TrainedVocos(copy)
+        return TrainedVocos(copy, self.settings)
 
     @torch.no_grad()
     def samples(self) -> list[Sample]:
@@ -242,7 +241,7 @@ class VocoderTraining:
 
     def save_for_inference(self, folder: Path) -> None:
         """All that `load_vocoder` needs."""
-        save_vocos(folder, self.settings, self.generator)
+        save_trained(folder, self.settings, self.generator)
 
     def save_training(self, folder: Path) -> None:
         """The weights that learn (vocoder.safetensors holds their average), and the VAE."""

@@ -6,19 +6,24 @@ what makes the network tens of times faster than one that upsamples by convoluti
 One thing is added, FreeV's prior (Lv et al. 2024, arXiv:2406.08196): the pseudo-inverse of the mel
 filters gives the magnitudes but for their detail, which is left to the network. After 400 steps, a
 small network's mel error is 0.31 with it and 1.43 without.
+
+Needs nothing of this repository: an exported model carries this file.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchaudio.functional import melscale_fbanks
 
-from config.schema import MelConfig
-from processors.mel import MEL_FLOOR, mel_filter_bank, padding
-from utils.errors import UserError
+if TYPE_CHECKING:
+    from config.schema import MelConfig
 
 KERNEL_SIZE = 7  # frames
+FLOOR = 1e-5  # of the mels' magnitudes
 
 
 class Vocos(nn.Module):
@@ -85,7 +90,9 @@ class SpectrumHead(nn.Module):
         super().__init__()
         self.out = nn.Linear(dim, mel.n_fft + 2)
         self.istft = InverseSTFT(mel)
-        inverse = torch.linalg.pinv(torch.from_numpy(mel_filter_bank(mel)))  # [bins, n_mel]
+        bins, slaney = mel.n_fft // 2 + 1, {"norm": "slaney", "mel_scale": "slaney"}
+        filters = melscale_fbanks(bins, mel.fmin, mel.fmax, mel.n_mel, mel.sample_rate, **slaney)
+        inverse = torch.linalg.pinv(filters.T.contiguous())  # [bins, n_mel]
         self.register_buffer("inverse", inverse, persistent=False)
         # No sound within [-1, 1] has a larger one; a bad step of the training stays finite.
         self.largest_magnitude = self.istft.window.sum().item()
@@ -94,7 +101,7 @@ class SpectrumHead(nn.Module):
         """x [B, frames, dim], mel [B, n_mel, frames] -> wav [B, frames * hop_size] float32"""
         detail, phase = self.out(x).float().transpose(1, 2).chunk(2, dim=1)
         with torch.autocast(mel.device.type, enabled=False):
-            prior = (self.inverse @ mel.float().exp()).clamp(min=MEL_FLOOR)
+            prior = (self.inverse @ mel.float().exp()).clamp(min=FLOOR)
         magnitude = (prior * detail.exp()).clamp(max=self.largest_magnitude)
         return self.istft(torch.polar(magnitude, phase))
 
@@ -104,20 +111,16 @@ class InverseSTFT(nn.Module):
 
     There, frame t is centred on sample (t + 1/2) hop_size: (n_fft - hop_size) / 2 samples of
     padding are before the first. torch.istft can only centre frames on t hop_size, which gives one
-    hop too little, and its own check refuses center=False.
-
-    Raises:
-        UserError: the frames do not overlap, so that they cannot be joined.
+    hop too little, and its own check refuses center=False. The frames must overlap.
     """
 
     def __init__(self, mel: MelConfig) -> None:
         super().__init__()
-        if mel.hop_size >= mel.win_size:
-            raise UserError(
-                f"Vocos needs frames that overlap: hop_size {mel.hop_size} must be less than"
-                f" win_size {mel.win_size}"
-            )
-        self.n_fft, self.hop_size, self.padding = mel.n_fft, mel.hop_size, padding(mel)
+        self.n_fft, self.hop_size, self.padding = (
+            mel.n_fft,
+            mel.hop_size,
+            (mel.n_fft - mel.hop_size) // 2,
+        )
         left = (mel.n_fft - mel.win_size) // 2  # as torch.stft places a shorter window
         window = F.pad(torch.hann_window(mel.win_size), (left, mel.n_fft - mel.win_size - left))
         self.register_buffer("window", window, persistent=False)

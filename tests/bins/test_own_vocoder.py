@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from bins.tta import inference
-from models.tta.convert.to_diffusers import export
 from models.vocoders.load import GRIFFIN_LIM, load_vocoder, newest_vocoder
 from models.vocoders.saved import TrainedVocos
 from processors.clips import pcm_of_wav
@@ -134,10 +133,3 @@ def test_inference_takes_the_newest_and_says_so(place, trained, tmp_path, monkey
     sounds = [(tmp_path / f"out/000{number}.wav").read_bytes() for number in (0, 1)]
     assert sounds[0] != sounds[1]
     assert len(sounds[0]) == len(sounds[1])
-
-
-def test_an_export_names_the_vocoder_that_it_can_carry(place, tmp_path):
-    vocoder = load_vocoder(str(run(place)), tiny.MEL)
-    with pytest.raises(UserError, match="--vocoder griffin_lim"):
-        export(None, vocoder, "", tmp_path / "out")
-    assert not (tmp_path / "out").exists()

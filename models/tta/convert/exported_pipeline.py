@@ -25,7 +25,7 @@ from diffusers import (
     SchedulerMixin,
     UNet2DConditionModel,
 )
-from transformers import PreTrainedTokenizerFast, SpeechT5HifiGan, T5EncoderModel
+from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from models.vocoders.griffin_lim import GriffinLim  # beside this file, in an export
 
@@ -35,7 +35,7 @@ class TextToAudioPipeline(DiffusionPipeline):
 
     Args:
         vae, unet, scheduler, text_encoder, tokenizer: what they are called.
-        vocoder: a HiFi-GAN; None: Griffin-Lim, which needs no weights.
+        vocoder: a HiFi-GAN or a Vocos; None: Griffin-Lim, which needs no weights.
         mel: sample_rate (Hz), n_fft, win_size, hop_size (samples), n_mel, fmin, fmax (Hz).
         defaults: frames, num_inference_steps, guidance_scale of a call; max_tokens of a text.
     """
@@ -49,7 +49,7 @@ class TextToAudioPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin,
         text_encoder: T5EncoderModel,
         tokenizer: PreTrainedTokenizerFast,
-        vocoder: SpeechT5HifiGan | None,
+        vocoder: torch.nn.Module | None,
         mel: dict | None = None,
         defaults: dict | None = None,
     ) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from config.model_schema import VocosConfig
 from config.schema import MelConfig
 from config.typed_json import build
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
@@ -32,6 +33,7 @@ from models.tta.ldm.sampling import SAMPLERS
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.hifigan import make_hifigan
+from models.vocoders.saved import TrainedVocos, VocoderSettings
 from processors.mel import SETTINGS_FILE
 from utils.checkpoint import read_json
 from utils.errors import UserError
@@ -80,6 +82,8 @@ def _read_network(folder: Path, found: Imported, layout: str | None) -> None:
         _read_unet(folder, settings, found, layout)
     elif kind in VOCODER_TYPES:
         _read_vocoder(folder, settings, found)
+    elif kind == "ExportedVocos":
+        _read_vocos(folder, settings, found)
     else:
         raise UserError(
             f"{folder}: of class {kind}; an AutoencoderKL, a UNet2DConditionModel or a"
@@ -136,6 +140,18 @@ def _read_vocoder(folder: Path, settings: dict, found: Imported) -> None:
     settings = {**settings, "model_type": VOCODER_TYPES[0]}
     tensors = read_weights(_weights_file(folder, VOCODER))
     found.add("vocoder", make_hifigan(settings, mel, tensors, folder), folder)
+
+
+def _read_vocos(folder: Path, settings: dict, found: Imported) -> None:
+    """A Vocos that was exported from here."""
+    shape = {name: settings.get(name) for name in ("dim", "intermediate_dim", "num_layers")}
+    of_vocos = VocoderSettings(
+        found.settings.mel, build(VocosConfig, shape, folder / "config.json")
+    )
+    tensors = read_weights(_weights_file(folder, NETWORK))
+    tensors = {name.removeprefix("generator."): value for name, value in tensors.items()}
+    generator = with_weights(of_vocos.make(), tensors, folder)
+    found.add("vocoder", TrainedVocos(generator, of_vocos), folder)
 
 
 NETWORK = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")

@@ -16,6 +16,7 @@ from models.tta.ldm.pipeline import PipelineSettings
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.hifigan import HiFiGAN
+from models.vocoders.saved import TrainedVocos
 from processors.mel import check_mel
 from utils.checkpoint import load_weights, save_tensors, whole_folder
 from utils.errors import UserError
@@ -34,7 +35,7 @@ class Imported:
     vae: AutoencoderKL | None = None
     unet: UNet | None = None
     text_encoder: TextEncoder | None = None
-    vocoder: HiFiGAN | None = None
+    vocoder: HiFiGAN | TrainedVocos | None = None
     mel_from: Path | None = None  # which of the files told the mel
 
     def add(self, name: str, part: nn.Module, source: Path) -> None:

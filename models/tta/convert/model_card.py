@@ -6,11 +6,17 @@ import dataclasses
 from pathlib import Path
 
 from models.tta.ldm.pipeline import Pipeline
+from models.vocoders.griffin_lim import GriffinLim
+from models.vocoders.hifigan import HiFiGAN
+from models.vocoders.load import Vocoder
+from models.vocoders.saved import TrainedVocos
 from utils.checkpoint import STATE, Checkpoints, read_json
 from utils.errors import UserError
 
+KINDS = {GriffinLim: "Griffin-Lim", HiFiGAN: "HiFi-GAN", TrainedVocos: "Vocos"}
 
-def model_card(pipeline: Pipeline, folder: Path, name: str, license: str, vocoder: str) -> str:
+
+def model_card(pipeline: Pipeline, folder: Path, name: str, license: str, vocoder: Vocoder) -> str:
     """The card of the model in the checkpoint or final folder `folder`."""
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -18,7 +24,7 @@ def model_card(pipeline: Pipeline, folder: Path, name: str, license: str, vocode
         ModelCardData(license=license, library_name="diffusers", pipeline_tag="text-to-audio"),
         template_path=str(Path(__file__).with_name("model_card.md.j2")),
         name=name,
-        vocoder="Griffin-Lim" if vocoder == "griffin_lim" else "HiFi-GAN",
+        vocoder=KINDS[type(vocoder)],
         mel=dataclasses.asdict(pipeline.settings.mel),
         figures=_figures(pipeline, folder),
         **pipeline.settings.made_from,

@@ -7,19 +7,19 @@ import shutil
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.tta.convert import exported_pipeline
+from models.tta.convert import exported_pipeline, exported_vocos
+from models.tta.convert.exported_vocos import ExportedVocos
 from models.tta.convert.shapes import unet_settings, vae_settings
 from models.tta.ldm.pipeline import Pipeline
 from models.tta.ldm.sampling import make_scheduler
-from models.vocoders import griffin_lim, hifigan_v3
+from models.vocoders import griffin_lim, hifigan_v3, vocos
 from models.vocoders.hifigan import HiFiGAN
 from models.vocoders.load import Vocoder
 from models.vocoders.saved import TrainedVocos
 from processors.mel import SETTINGS_FILE
 from utils.checkpoint import read_json, whole_folder, write_json
-from utils.errors import UserError
 
 
 def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> None:
@@ -30,11 +30,6 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    if isinstance(vocoder, TrainedVocos):
-        raise UserError(
-            "an export does not carry a Vocos, which diffusers and transformers do not know; to"
-            " export with Griffin-Lim, run the same command with --vocoder griffin_lim"
-        )
     settings, vae, text_encoder = pipeline.settings, pipeline.vae, pipeline.text_encoder
     vae_arguments = {**vae_settings(vae.config), "scaling_factor": 1 / float(vae.latent_std)}
     vae_weights = {name: v for name, v in vae.state_dict().items() if name != "latent_std"}
@@ -46,7 +41,7 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
         scheduler=make_scheduler(sampling.sampler, settings.noise_scheduler, sampling.num_steps),
         text_encoder=text_encoder.model,
         tokenizer=text_encoder.tokenizer,
-        vocoder=vocoder.generator if isinstance(vocoder, HiFiGAN) else None,
+        vocoder=_component(vocoder),
         mel=mel,
         defaults={
             "frames": settings.frames,
@@ -64,6 +59,9 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
         if isinstance(exported.vocoder, hifigan_v3.HifiGanV3):
             index["vocoder"][0] = "hifigan_v3"
             shutil.copyfile(hifigan_v3.__file__, new / "vocoder" / "hifigan_v3.py")
+        if isinstance(exported.vocoder, ExportedVocos):
+            index["vocoder"][0] = "exported_vocos"
+            _write_vocos(new / "vocoder")
         write_json(new / "model_index.json", index)
         for name in ("vae", "unet", "vocoder"):
             if (new / name).is_dir():
@@ -73,6 +71,27 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
         (new / "pipeline.py").write_text(source, encoding="utf-8")
         shutil.copyfile(griffin_lim.__file__, new / "griffin_lim.py")
         (new / "README.md").write_text(card, encoding="utf-8")
+
+
+def _component(vocoder: Vocoder) -> nn.Module | None:
+    """What a pipeline carries of a vocoder; None for Griffin-Lim."""
+    if isinstance(vocoder, HiFiGAN):
+        return vocoder.generator
+    if isinstance(vocoder, TrainedVocos):
+        shape = dataclasses.asdict(vocoder.settings.vocos)
+        twin = ExportedVocos(mel=dataclasses.asdict(vocoder.settings.mel), **shape)
+        twin.generator.load_state_dict(vocoder.generator.state_dict())
+        return twin
+    return None
+
+
+def _write_vocos(folder: Path) -> None:
+    """The two files of a Vocos's code, without what they take of this repository."""
+    for module in (exported_vocos, vocos):
+        path = Path(module.__file__)
+        source = path.read_text(encoding="utf-8").replace("models.vocoders.vocos", ".vocos")
+        source = source.replace("if TYPE_CHECKING:\n    from config.schema import MelConfig\n", "")
+        (folder / path.name).write_text(source, encoding="utf-8")
 
 
 def _twin(cls: type, arguments: dict, weights: dict[str, Tensor]):

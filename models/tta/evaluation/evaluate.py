@@ -47,6 +47,10 @@ class Evaluation:
         missing_files: references whose sound is not there.
         controls: more sets of generated sounds, by name, that get a row each.
         replicates: bootstrap draws.
+
+    Attributes:
+        heard: what `run` measured on each set, by the name of its row.
+        features: of each backbone, the features of each set.
     """
 
     generated: Sequence[Clip]
@@ -61,6 +65,8 @@ class Evaluation:
     cache: Path
     replicates: int
     rows: dict[str, dict] = field(default_factory=dict)
+    heard: dict[str, Audible] = field(default_factory=dict)
+    features: dict[str, dict[str, Features]] = field(default_factory=dict)
 
     def run(self) -> dict:
         sets = {"reference": self.references, "generated": self.generated, **self.controls}
@@ -72,11 +78,11 @@ class Evaluation:
                     f"{name}: {len(audible.clips)} of {len(sets[name])} sounds can be heard, two"
                     f" are needed; left out: {audible.left_out}"
                 )
-        heard |= self._made(generated, references)
+        self.heard = heard = heard | self._made(generated, references)
         clips = [{"score": None, "heard": []} for _ in generated.clips]
         ranked_by = None
         for ear in self.ears:
-            features = self._embed(ear, heard)
+            features = self.features[ear.backbone.name] = self._embed(ear, heard)
             ranked_by = self._fill(ear, heard, features, clips, ranked_by)
         return self._result(heard, clips, ranked_by)
 

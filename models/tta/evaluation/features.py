@@ -88,6 +88,8 @@ BACKBONES = {
     )
 }
 
+TAGGERS = ("mn04", "cnn14_16k", "cnn14_32k", "ast")  # those that give logits of AudioSet's classes
+
 
 @dataclass(frozen=True)
 class Ear:

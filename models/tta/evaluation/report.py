@@ -58,6 +58,11 @@ def level_table(result: Mapping) -> list[list[str]]:
     return rows
 
 
+def tables(result: Mapping) -> list[list[list[str]]]:
+    """All tables of a result; of edits there is one more."""
+    return [table(result), *([result["edits"]] if "edits" in result else []), level_table(result)]
+
+
 def check_lines(result: Mapping) -> list[str]:
     lines = []
     for name, uids in result["checks"].items():
@@ -80,10 +85,8 @@ def text(result: Mapping) -> str:
     parts = [
         *protocol_lines(result["protocol"]),
         "",
-        _aligned(table(result)),
+        *(f"{_aligned(cells)}\n" for cells in tables(result)),
         result["note"],
-        "",
-        _aligned(level_table(result)),
         "",
         *check_lines(result),
         *not_run_lines(result),
@@ -101,11 +104,8 @@ def markdown(result: Mapping) -> str:
         *protocol_lines(result["protocol"]),
         "```",
         "",
-        *rows(table(result)),
-        "",
+        *(line for cells in tables(result) for line in (*rows(cells), "")),
         result["note"],
-        "",
-        *rows(level_table(result)),
         "",
         *(f"- {line}" for line in [*check_lines(result), *not_run_lines(result)]),
     ]
@@ -142,8 +142,7 @@ def write_page(result: Mapping, path: Path) -> None:
         intro=result["note"],
         result=result,
         protocol=protocol_lines(result["protocol"]),
-        table=table(result),
-        levels=level_table(result),
+        tables=tables(result),
         notes=[*check_lines(result), *not_run_lines(result)],
         groups=groups,
         source=source,

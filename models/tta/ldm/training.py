@@ -22,7 +22,7 @@ from models.tta.ldm.unet import UNet
 from models.vocoders.load import load_vocoder
 from modules.ema import EMA
 from modules.optimizer import adamw
-from processors.dataset import distinct_clips
+from processors.dataset import distinct_clips, read_batch
 from processors.latent import build_latent_cache
 from processors.mel import check_mel
 from processors.metadata import mel_path
@@ -33,6 +33,8 @@ from utils.device import compiles, memory_format, to_device
 from utils.errors import UserError
 from utils.run_folder import WEIGHTS, find_weights
 from utils.seeds import generator
+
+EVALUATED = 16  # captions of valid.json that train.evaluation hears, too
 
 
 class AudioLDMTraining(LatentTask):
@@ -275,17 +277,34 @@ class AudioLDMTraining(LatentTask):
 
     @torch.no_grad()
     def samples(self) -> list[Sample]:
-        """A sound for each of the config's demo prompts."""
+        """A sound for each of the config's demo prompts; with train.evaluation, see `_beside`."""
         prompts = self.config.inference.demo_prompts
+        return [*self._generated(prompts, prompts), *self._beside()]
+
+    def _generated(self, names: Sequence[str], prompts: Sequence[str]) -> list[Sample]:
         if not prompts:
             return []
         mels = self.pipeline()(prompts, seeds=[self.seed + n for n in range(len(prompts))])
-        return self._sounds(prompts, mels.cpu())
+        return self._sounds(names, mels.cpu())
 
     def _sounds(self, names: Sequence[str], mels: Tensor) -> list[Sample]:
         """mels [B, n_mel, frames] with what the vocoder makes of them."""
         sounds = zip(names, mels.numpy(), self.vocoder(mels).numpy(), strict=True)
         return [Sample(*sound) for sound in sounds]
+
+    def _beside(self) -> list[Sample]:
+        """Sounds of a few captions of valid.json, each beside its clip as the vocoder plays it."""
+        clips = distinct_clips(self.valid_records)[:EVALUATED]
+        if not (self.config.train.evaluation and clips):
+            return []
+        names = [f"{number}/generated" for number in range(len(clips))]
+        found = self._generated(names, [clip["Caption"] for clip in clips])
+        frames = self.config.preprocess.segment_frames
+        for number, clip in enumerate(clips):
+            mel = read_batch([mel_path(self.config, clip)], frames)[:, 0]
+            wav = self.vocoder(mel)[0].numpy()
+            found.append(Sample(f"{number}/original", mel[0].numpy(), wav))
+        return found
 
     def pipeline(self) -> Pipeline:
         """Text to mel with the weights as they are."""

@@ -8,7 +8,9 @@ from torch.nn import functional as F
 from transformers import ConvNextConfig
 from transformers.models.convnext.modeling_convnext import ConvNextLayer
 
+from config.model_schema import VocosConfig
 from config.schema import MelConfig
+from models.vocoders.saved import VocoderSettings
 from models.vocoders.vocos import ConvNeXtBlock, InverseSTFT, Vocos
 from processors.mel import mel_filter_bank, padding
 from utils.errors import UserError
@@ -138,4 +140,6 @@ def test_half_precision_stops_before_the_spectrum():
 
 def test_frames_that_do_not_overlap_are_refused():
     with pytest.raises(UserError, match="hop_size 64 must be less than win_size 64"):
-        Vocos(MelConfig(8000, 128, 64, 64, 20, 0.0, 4000.0), 16, 32, 1)
+        VocoderSettings(
+            MelConfig(8000, 128, 64, 64, 20, 0.0, 4000.0), VocosConfig(16, 32, 1)
+        ).make()

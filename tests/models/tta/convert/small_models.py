@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
+from config.model_schema import VocosConfig
 from config.schema import Config
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.ldm.pipeline import Pipeline, PipelineSettings
@@ -14,6 +15,7 @@ from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.hifigan import HiFiGAN, load_hifigan
 from models.vocoders.hifigan_v3 import HifiGanV3
+from models.vocoders.saved import TrainedVocos, VocoderSettings
 from tests import tiny
 from utils.checkpoint import write_json
 
@@ -73,3 +75,13 @@ def write_vocoder(folder: Path, plain: bool = False) -> HiFiGAN:
     generator.save_pretrained(folder)
     write_json(folder / "mel_config.json", tiny.MEL.__dict__)
     return load_hifigan(folder, tiny.MEL)
+
+
+def write_vocos(folder: Path) -> TrainedVocos:
+    """A Vocos for the mel of `tiny`, as a training leaves it."""
+    torch.manual_seed(2)
+    settings = VocoderSettings(tiny.MEL, VocosConfig(16, 32, 2))
+    vocoder = TrainedVocos(randomise(settings.make()), settings)
+    vocoder.generator.head.out.weight.data *= 0.1  # magnitudes are exponentials of it
+    vocoder.save(folder)
+    return vocoder

@@ -17,7 +17,7 @@ from models.tta.convert.to_diffusers import export
 from models.tta.ldm.pipeline import PipelineSettings, load_pipeline
 from models.vocoders.load import load_vocoder
 from tests import tiny
-from tests.models.tta.convert.small_models import small_pipeline, write_vocoder
+from tests.models.tta.convert.small_models import small_pipeline, write_vocoder, write_vocos
 from utils.checkpoint import load_tensors
 from utils.errors import UserError
 
@@ -28,7 +28,7 @@ MODELS = {
     "plain": ("dpm++", "hifigan", "epsilon"),
     "v3": ("pndm", "hifigan_v3", "epsilon"),
     "griffin_lim": ("ddim", "griffin_lim", "v_prediction"),
-    "unipc": ("unipc", "hifigan", "v_prediction"),
+    "unipc": ("unipc", "vocos", "v_prediction"),
 }
 SCRIPT = """
 import sys
@@ -67,6 +67,7 @@ def exported(tmp_path_factory):
     root = tmp_path_factory.mktemp("exported")
     write_vocoder(root / "hifigan")
     write_vocoder(root / "hifigan_v3", plain=True)
+    write_vocos(root / "vocos")
     ours = {}
     for name, (sampler, vocoder, target) in MODELS.items():
         pipeline = small_pipeline(

@@ -1,0 +1,114 @@
+"""Sounds to put beside edits: targets through VAE and vocoder, and SDEdit of the sources."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from models.tta.ldm.source import Source
+
+from config.schema import MelConfig
+from models.tta.autoencoder.saved import load_vae
+from models.tta.evaluation.edits import Triplet
+from models.tta.ldm.pipeline import Pipeline
+from models.tta.ldm.sampling import SamplingSettings, generate
+from models.vocoders.check import reconstructed
+from models.vocoders.load import Vocoder
+from processors.mel import check_mel, mel_of_wav
+from utils.audio import read_wav, write_wav
+from utils.progress import progress
+
+STRENGTHS = (0.25, 0.5, 0.75)  # of SDEdit: the part of the noise that a source is given
+
+
+def vae_row(
+    run: Path,
+    vocoder: Vocoder,
+    name: str,
+    mel: MelConfig,
+    triplets: Sequence[Triplet],
+    made: Path,
+    device: torch.device,
+) -> dict[str, Path]:
+    """The targets through VAE and vocoder, as an editor that makes no mistake would give them.
+
+    Args:
+        run: a folder of a VAE's weights.
+        name: the vocoder's.
+        made: the folder below which the sounds go.
+    """
+    saved = load_vae(run)
+    check_mel(mel, saved.mel, run)
+    vae = saved.vae.to(device)
+
+    def round_trip(_: int, triplet: Triplet) -> np.ndarray:
+        wav = read_wav(triplet.target, mel.sample_rate)
+        mels = torch.from_numpy(mel_of_wav(wav, mel))[None].to(device)
+        return vocoder(reconstructed(vae, mels))[0].cpu().numpy()
+
+    folder = made / f"vae_{_short(saved.fingerprint, name)}"
+    return {"VAE + vocoder": make_row(folder, triplets, round_trip, mel.sample_rate)}
+
+
+def sdedit_rows(
+    pipeline: Pipeline,
+    vocoder: Vocoder,
+    told: Sequence[str],
+    sampling: SamplingSettings,
+    triplets: Sequence[Triplet],
+    made: Path,
+) -> dict[str, Path]:
+    """SDEdit (Meng et al. 2022, arXiv:2108.01073): sources, noised, denoised with the caption.
+
+    Args:
+        told: what else fixes the sounds, such as the weights' hash and the vocoder's name.
+        sampling: all but the length, which is the source's; triplet k has the seed `seed` + k.
+    """
+    rate, rows = pipeline.settings.mel.sample_rate, {}
+    for strength in STRENGTHS:
+
+        def edit(number: int, triplet: Triplet, strength: float = strength) -> np.ndarray:
+            source = Source.read(str(triplet.source), rate)
+            settings = dataclasses.replace(
+                sampling,
+                audio=str(triplet.source),
+                strength=strength,
+                duration=source.seconds,
+                seed=sampling.seed + number,
+            )
+            (sound,) = generate(pipeline, vocoder, [triplet.caption], settings, 1, source)
+            return sound.wav
+
+        folder = made / f"sdedit_{strength:g}_{_short(*told, str(sampling))}"
+        rows[f"SDEdit {strength:g}"] = make_row(folder, triplets, edit, rate)
+    return rows
+
+
+def make_row(
+    folder: Path,
+    triplets: Sequence[Triplet],
+    make: Callable[[int, Triplet], np.ndarray],
+    rate: int,
+) -> Path:
+    """Writes <folder>/<Uid>.wav of each triplet that has none yet; returns the folder.
+
+    Args:
+        make: number and triplet -> wav [T] at `rate` Hz.
+    """
+    todo = [(n, t) for n, t in enumerate(triplets) if not (folder / f"{t.uid}.wav").is_file()]
+    for number, one in progress(todo, title=f"making {folder.name}", unit="sound"):
+        path = folder / f"{one.uid}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.part")
+        write_wav(unfinished, make(number, one), rate)
+        unfinished.replace(path)
+    return folder
+
+
+def _short(*parts: str) -> str:
+    """A name for a folder of what was made with just these."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from config.schema import EditsExperiment
 from preprocessors.edits.wording import clause, is_one_event, words_of
@@ -42,8 +43,11 @@ class Source:
         """Whether one may be heard in the other, by their labels or else by common words."""
         if self.label and other.label:
             return self.label == other.label
-        mine, theirs = (words_of(s.label or "", *s.captions) for s in (self, other))
-        return not mine.isdisjoint(theirs)
+        return not self.words.isdisjoint(other.words)
+
+    @cached_property
+    def words(self) -> set[str]:
+        return words_of(self.label or "", *self.captions)
 
 
 Pools = dict[str, list[Source]]  # split -> its sounds

@@ -19,8 +19,8 @@ TEMPLATES: dict[str, list[str]] = json.loads(
 )
 # A caption with one of these tells of more than one event (AUDIT's own list).
 JOINING = set(TEMPLATES["joining words"])
-# The first letters of words of a caption that say nothing of what is heard.
-EMPTY = {word[:4] for word in JOINING.union(TEMPLATES["empty words"])}
+# Words of a caption that say nothing of what is heard.
+EMPTY = JOINING.union(TEMPLATES["empty words"])
 # Words after which English wants no article, though they are neither plural nor end in -ing.
 NO_ARTICLE = set(TEMPLATES["words without article"])
 ARTICLE = re.compile(r"^(a|an|the|some)\s", re.IGNORECASE)
@@ -60,9 +60,9 @@ def is_one_event(caption: str, most_words: int) -> bool:
 
 
 def words_of(*texts: str) -> set[str]:
-    """The first four letters of all that says something: barks, barking and bark are one."""
+    """The first letters of all words that say something: bark, barks and barking are one."""
     words = re.findall(r"[^\W\d_]+", " ".join(texts).lower())
-    return {word[:4] for word in words} - EMPTY
+    return {word.rstrip("s")[:4] for word in words if EMPTY.isdisjoint((word, word.rstrip("s")))}
 
 
 def places_of(label: str | None, caption: str | None, number: str = "") -> dict[str, str]:

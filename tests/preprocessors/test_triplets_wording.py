@@ -69,9 +69,7 @@ def test_which_captions_tell_of_one_event(caption, one):
 
 
 def test_words_that_two_captions_share():
-    assert words_of("A dog is barking") & words_of("The dogs bark loudly") == {"dog", "bark"} or (
-        words_of("barking") == words_of("barks")
-    )
+    assert words_of("A dog is barking") == words_of("The dogs bark") == {"dog", "bark"}
     assert words_of("A loud sound of rain").isdisjoint(words_of("The sound is loud, high"))
 
 
@@ -84,7 +82,9 @@ def test_every_template_is_drawn_and_filled(task):
     for number, text in drawn.items():
         assert text[0].isupper()
         assert not re.search(r"[{}]|  |\ba a|\bthe the\b|\.$", text)
-        assert ("dog" in text) == bool(re.search(r"{(a|the|clause|whole)}", TEMPLATES[task][number]))
+        assert ("dog" in text) == bool(
+            re.search(r"{(a|the|clause|whole)}", TEMPLATES[task][number])
+        )
     assert len(set(drawn.values())) == len(drawn)
     if task in ("inpaint", "super_resolution"):  # without a caption as well as with one
         assert {"whole" in template for template in TEMPLATES[task]} == {True, False}

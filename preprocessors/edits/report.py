@@ -58,7 +58,7 @@ def edits_table(report: dict, path: Path) -> str:
     """The report for the terminal."""
     tasks = get_args(EditTask)
     splits = report["splits"]
-    rows = [["", *tasks, "hours", "beds of", "events of"]]
+    rows = [["", *tasks, "hours", "recordings of beds", "of events"]]
     for split, row in splits.items():
         counts = [f"{row['triplets'].get(task, 0):,}" for task in tasks]
         recordings = [f"{row[f'{name}_recordings']:,}" for name in ("bed", "event")]
@@ -66,7 +66,7 @@ def edits_table(report: dict, path: Path) -> str:
     total = sum(sum(row["triplets"].values()) for row in splits.values())
     lines = [
         f"{report['dataset']}: {total:,} triplets of {report['seconds']:.2f} s",
-        text_table(rows, indent=2) + " recordings",
+        text_table(rows, indent=2),
     ]
     scaled = sum(row["scaled"] for row in splits.values())
     if scaled:

@@ -21,9 +21,8 @@ def page_of_triplets(config: EditsExperiment) -> Path:
     """Writes <processed_dir>/<Dataset>/index.html, and the pictures in pictures/; its path."""
     dataset = config.dataset[0]
     here = dataset_dir(config, dataset)
-    chosen = choose(
-        [r for s in SPLITS for r in read_records(split_path(config, dataset, s), dataset)]
-    )
+    records = [r for s in SPLITS for r in read_records(split_path(config, dataset, s), dataset)]
+    chosen = choose([record for record in records if _has_sounds(here, record)])
     triplets = []
     (here / "pictures").mkdir(exist_ok=True)
     for record in chosen:
@@ -40,6 +39,13 @@ def page_of_triplets(config: EditsExperiment) -> Path:
     intro = "Some of the triplets of each task: the instruction, the sound before it and after it."
     render(page, "triplets", title=dataset, intro=intro, triplets=triplets)
     return page
+
+
+def _has_sounds(here: Path, record: dict) -> bool:
+    """Whether a record, which the user may have written, is of a triplet with both its mels."""
+    if not record.keys() >= {"Task", "Instruction", "Input", "Output"}:
+        return False
+    return all((here / "mel" / f"{record[end]}.npy").is_file() for end in ("Input", "Output"))
 
 
 def choose(records: list[dict]) -> list[dict]:

@@ -79,8 +79,11 @@ def prepare_sources(root: Path, *datasets: str) -> None:
     list(prepare(load_config(ROOT / config, [f"dataset={names}", *settings(root)]), 1))
 
 
-def edits_config(root: Path, *overrides: str) -> EditsExperiment:
-    """Triplets "Made" of Beds and Events."""
+def edits_config(
+    root: Path, *overrides: str, counts: dict[str, dict[str, int]] = COUNTS
+) -> EditsExperiment:
+    """Triplets "Made" of Beds and Events; of a task that `counts` does not name there are none."""
+    none = dict.fromkeys(COUNTS["train"], 0)
     given = {
         "dataset": "Made",
         "preprocess.valid_fraction": "0.2",
@@ -91,7 +94,7 @@ def edits_config(root: Path, *overrides: str) -> EditsExperiment:
         "edits.event_seconds": "0.4",
         "edits.mixed_share": "0.5",
         "edits.background_share": "0.25",
-        **{f"edits.{split}": str(counts) for split, counts in COUNTS.items()},
+        **{f"edits.{split}": str(none | counts.get(split, {})) for split in COUNTS},
     }
     given |= dict(text.split("=", 1) for text in overrides)
     texts = [f"{name}={value}" for name, value in given.items()]

@@ -233,16 +233,16 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-SMALL = (
-    'edits.train={"add":6,"drop":3,"replace":3,"inpaint":3,"super_resolution":2,"keep":2}',
-    'edits.valid={"add": 1, "drop": 0, "replace": 0}',
-    'edits.test={"add": 1,"drop":1,"replace":0,"inpaint":0,"super_resolution":0,"keep":0}',
-)
+FEW = {
+    "train": {"add": 4, "drop": 3, "replace": 2, "inpaint": 2, "super_resolution": 1, "keep": 1},
+    "valid": {"add": 1},
+    "test": {"add": 1, "drop": 1},
+}
 
 
 def test_killed_and_gone_on_with_and_in_any_order_the_bytes_are_the_same(root, monkeypatch):
     """A kill leaves a line half written, a file that is none yet, and sounds without a line."""
-    whole = small.edits_config(root, *SMALL, "dataset=Whole")
+    whole = small.edits_config(root, "dataset=Whole", counts=FEW)
     prepare_edits(whole, 1)
 
     class Killed(Exception):
@@ -256,7 +256,7 @@ def test_killed_and_gone_on_with_and_in_any_order_the_bytes_are_the_same(root, m
     def backwards(tasks, _):
         return (task.run() for task in tasks[::-1])
 
-    resumed = small.edits_config(root, *SMALL, "dataset=Resumed")
+    resumed = small.edits_config(root, "dataset=Resumed", counts=FEW)
     with monkeypatch.context() as patch:
         patch.setattr(mel_folder, "run_tasks", until_killed)
         with pytest.raises(Killed):
@@ -280,7 +280,8 @@ def test_killed_and_gone_on_with_and_in_any_order_the_bytes_are_the_same(root, m
     prepare_edits(resumed, 1)
     names = [p for p in times if p.suffix in (".wav", ".npy", ".json") and "config" not in p.name]
     assert [path.name for path in names if path.stat().st_mtime_ns != times[path]] == []
-    prepare_edits(small.edits_config(root, *SMALL, "dataset=Resumed", "edits.train.inpaint=1"), 1)
+    fewer = {**FEW, "train": {**FEW["train"], "inpaint": 1}}
+    prepare_edits(small.edits_config(root, "dataset=Resumed", counts=fewer), 1)
     assert len([*folder.glob("wav/train_inpaint*")]) == len([*folder.glob("mel/train_inp*")]) == 2
 
 
@@ -303,8 +304,8 @@ def test_another_seed_makes_other_triplets(root):
     """In the same folder, where no sound of the first seed is taken for one of the second."""
     of_seed = {}
     for seed in (0, 1):
-        given = (*SMALL, "dataset=Other", f"train.random_seed={seed}")
-        prepare_edits(small.edits_config(root, *given), 1)
+        given = ("dataset=Other", f"train.random_seed={seed}")
+        prepare_edits(small.edits_config(root, *given, counts=FEW), 1)
         of_seed[seed] = {**files_of(root / "Other" / "wav"), "Seed": read(root, "train", "Other")}
     assert of_seed[0].keys() == of_seed[1].keys()
     assert [name for name in of_seed[0] if of_seed[0][name] == of_seed[1][name]] == []
@@ -324,11 +325,9 @@ def test_pairs_of_no_use_are_replaced_or_left_out_with_their_reason(root, monkey
         rows.append(f"{number}.wav,A tone,{'train' if number else 'test'},tone\n")
     (tones / "captions.csv").write_text("file,caption,split,kind\n" + "".join(rows))
     small.prepare_sources(root, "Tones")
-    counts = {split: dict.fromkeys(small.COUNTS["train"], 0) for split in small.COUNTS}
-    counts["train"]["super_resolution"], counts["test"]["super_resolution"] = 4, 1
-    texts = [f"edits.{split}={asked}" for split, asked in counts.items()]
-    texts += ["edits.beds=Tones", "edits.mixed_share=0", "preprocess.valid_fraction=0"]
-    table = prepare_edits(small.edits_config(root, "dataset=Few", *texts), 1)
+    counts = {"train": {"super_resolution": 4}, "test": {"super_resolution": 1}}
+    texts = ("edits.beds=Tones", "edits.mixed_share=0", "preprocess.valid_fraction=0")
+    table = prepare_edits(small.edits_config(root, "dataset=Few", *texts, counts=counts), 1)
     assert [record["Bed"]["Uid"] for record in read(root, "train", "Few")] == ["3"]
     assert read(root, "test", "Few") == []
     assert "triplets left out 3: the very pair of another triplet" in table
@@ -336,7 +335,7 @@ def test_pairs_of_no_use_are_replaced_or_left_out_with_their_reason(root, monkey
 
 
 def test_records_that_the_user_edited_stay(root):
-    config = small.edits_config(root, *SMALL, "dataset=Theirs")
+    config = small.edits_config(root, "dataset=Theirs", counts=FEW)
     prepare_edits(config, 1)
     path = root / "Theirs" / "train.json"
     path.write_text(json.dumps(read(root, "train", "Theirs")[:2]))

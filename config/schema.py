@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import BeforeValidator, Field
 
+from config.edits_schema import EditsConfig
 from config.model_schema import (
     AutoencoderKLConfig,
     DiscriminatorsConfig,
@@ -326,5 +327,35 @@ class VocoderExperiment(Experiment):
             )
 
 
-Config = AutoencoderKLExperiment | AudioLDMExperiment | AUDITExperiment | VocoderExperiment
+@typed
+class EditsExperiment(Experiment):
+    """Not a model: how a data set of triplets is made."""
+
+    model_type: Literal["Edits"]
+    edits: EditsConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.dataset) != 1:
+            raise ValueError(f"dataset {self.dataset} must be one: the data set that is made")
+        if self.dataset[0] in (*self.edits.beds, *self.edits.events):
+            raise ValueError(
+                f"dataset {self.dataset} is one of edits.beds or edits.events; the data set that is"
+                " made needs a name of its own"
+            )
+        nyquist = self.preprocess.sample_rate / 2
+        if max(self.edits.cutoffs) >= nyquist:
+            raise ValueError(
+                f"edits.cutoffs {self.edits.cutoffs} must be below half of preprocess.sample_rate,"
+                f" {nyquist:g} Hz"
+            )
+
+
+Config = (
+    AutoencoderKLExperiment
+    | AudioLDMExperiment
+    | AUDITExperiment
+    | VocoderExperiment
+    | EditsExperiment
+)
 EXPERIMENTS = {get_type_hints(cls)["model_type"].__args__[0]: cls for cls in get_args(Config)}

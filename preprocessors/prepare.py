@@ -55,7 +55,7 @@ def _prepare(
     # The hashes come first: stopped between report and metadata, the next run knows both as ours.
     texts = [metadata_text(splits[split]) for split in SPLITS if split not in records.theirs]
     hashes = {hashlib.sha256(text.encode()).hexdigest() for text in texts}
-    report["written"] = sorted(hashes | _written(config, dataset))
+    report["written"] = sorted(hashes | written_before(config, dataset))
     write_text(here / REPORT_FILE, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
     if not kept:
         reasons = ", ".join(f"{entry['count']} {name}" for name, entry in report["skipped"].items())
@@ -89,7 +89,7 @@ def read_dataset(config: Config, dataset: str) -> tuple[SoundFolder, Records]:
             " AudioCaps CSVs (train.csv, val.csv, test.csv), and there is no train.json"
         )
     if records.origin:  # what was made from the CSVs before is made anew
-        ours = _written(config, dataset)
+        ours = written_before(config, dataset)
         theirs = {split: path for split, path in theirs.items() if file_hash(path) not in ours}
     return folder, dataclasses.replace(
         records,
@@ -98,7 +98,7 @@ def read_dataset(config: Config, dataset: str) -> tuple[SoundFolder, Records]:
     )
 
 
-def _written(config: Config, dataset: str) -> set[str]:
+def written_before(config: Config, dataset: str) -> set[str]:
     """Hashes of the metadata files that an earlier preprocessing wrote."""
     try:
         return set(read_json(dataset_dir(config, dataset) / REPORT_FILE)["written"])

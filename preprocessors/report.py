@@ -42,8 +42,8 @@ def build_report(
         "kept": len(kept),
         "hours": round(sum(outcome.seconds for outcome in kept.values()) / 3600, 4),
         "lengths": _lengths(kept, settings),
-        "skipped": _grouped(skipped),
-        "remarks": _grouped(remarks),
+        "skipped": grouped(skipped),
+        "remarks": grouped(remarks),
         "leaks": [dataclasses.asdict(leak) for leak in leaks],
         "same_sounds": [dataclasses.asdict(leak) for leak in same_sounds(splits, kept)],
         "captions": look_at_captions([r for r in splits["train"] if r["Uid"] in kept]),
@@ -74,7 +74,7 @@ def _lengths(kept: dict[str, Outcome], settings: PreprocessConfig) -> dict:
     }
 
 
-def _grouped(skipped: Iterable[Skip]) -> dict[str, dict]:
+def grouped(skipped: Iterable[Skip]) -> dict[str, dict]:
     """Reason -> names and hints, the most frequent reason first."""
     groups: dict[str, dict[str, str]] = {}
     for skip in skipped:

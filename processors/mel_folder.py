@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -56,7 +56,7 @@ class MelFolder:
             open(self.mel_dir / INDEX_FILE, "a", encoding="utf-8") as file,
             progress(title=name, unit="clip", total=len(clips), initial=done) as bar,
         ):
-            for outcomes in _run_tasks(self._tasks(to_do), num_workers):
+            for outcomes in run_tasks(self._tasks(to_do), num_workers):
                 for outcome in outcomes:
                     made_from = self._made_from(by_uid[outcome.uid])
                     line = {**dataclasses.asdict(outcome), "made_from": made_from}
@@ -84,9 +84,7 @@ class MelFolder:
 
     def _tidy_index(self) -> dict[str, dict]:
         """Writes the index with one line for each Uid, the latest; Uid -> line."""
-        file = self.mel_dir / INDEX_FILE
-        lines = _lines(file) if file.is_file() else ()
-        index = {line["uid"]: line for line in lines}
+        file, index = self.mel_dir / INDEX_FILE, read_index(self.mel_dir)
         write_text(file, "".join(json.dumps(index[uid]) + "\n" for uid in sorted(index)))
         return index
 
@@ -118,13 +116,21 @@ class MelFolder:
         ]
 
 
-def _lines(file: Path) -> Iterator[dict]:
+def read_index(mel_dir: Path) -> dict[str, dict]:
+    """Uid -> its latest line in a folder's index; empty where there is none."""
+    return {line["uid"]: line for line in read_lines(mel_dir / INDEX_FILE, LINE_KEYS)}
+
+
+def read_lines(file: Path, keys: Set[str]) -> Iterator[dict]:
+    """The lines of a .jsonl file that hold an object of these keys."""
+    if not file.is_file():
+        return
     for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
         except ValueError:
             continue  # the run was killed while it wrote this line
-        if isinstance(line, dict) and line.keys() == LINE_KEYS:
+        if isinstance(line, dict) and line.keys() == keys:
             yield line
 
 
@@ -133,7 +139,8 @@ def _outcome(line: dict) -> Outcome:
     return Outcome(**{**known, "remarks": tuple(line["remarks"])})
 
 
-def _run_tasks(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Outcome]]:
+def run_tasks(tasks: Iterable, num_workers: int) -> Iterator:
+    """What `run` of each task gives, as they are finished, in `num_workers` processes."""
     # spawn: fresh interpreters. One worker is a process as well, so that the outcome cannot depend
     # on how many there are.
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_start_worker)
@@ -142,8 +149,8 @@ def _run_tasks(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Outcome
             yield future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a worker process died, probably for lack of memory; all mels so far are kept: run the"
-            f" same command with fewer workers than --num_workers {num_workers}"
+            "a worker process died, probably for lack of memory; what was made so far is kept: run"
+            f" the same command with fewer workers than --num_workers {num_workers}"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

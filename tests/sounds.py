@@ -64,12 +64,12 @@ def make_mels_in_process(monkeypatch) -> None:
     """Lets one worker be this process, which saves the start of another; more are processes."""
     from processors import mel_folder
 
-    run_tasks = mel_folder._run_tasks
+    run_tasks = mel_folder.run_tasks
 
     def run(tasks, num_workers):
         return (task.run() for task in tasks) if num_workers == 1 else run_tasks(tasks, num_workers)
 
-    monkeypatch.setattr(mel_folder, "_run_tasks", run)
+    monkeypatch.setattr(mel_folder, "run_tasks", run)
 
 
 def captions_csv(folder: Path, text: str) -> Path:

@@ -8,6 +8,7 @@ a part of a sound: all of its channels at its own rate, written with the bits th
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import stat
@@ -225,12 +226,19 @@ def write_wav(path: str | Path, wav: np.ndarray, sample_rate: int) -> None:
 
     The same samples give the same bytes on every machine.
     """
+    Path(path).write_bytes(wav_bytes(wav, sample_rate))
+
+
+def wav_bytes(wav: np.ndarray, sample_rate: int) -> bytes:
+    """The file that `write_wav` writes."""
     samples = np.clip(np.rint(np.asarray(wav, dtype=np.float64) * 32767), -32768, 32767)
-    with wave.open(os.fspath(path), "wb") as file:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(sample_rate)
         file.writeframes(samples.astype("<i2").tobytes())
+    return content.getvalue()
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,17 @@ def new_parser(description: str) -> argparse.ArgumentParser:
 
 def at_least_1(word: str) -> int:
     """An argument's type: a number of things."""
-    if int(word) < 1:
+    if not word.isdecimal() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"{word} must be at least 1")
     return int(word)
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Adds `--num_workers N`, one for each core that may be used unless it is given."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parser.add_argument(
+        "--num_workers", type=at_least_1, default=cores or 1, help="default: %(default)s"
+    )
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, default_config: str) -> None:

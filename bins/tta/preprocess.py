@@ -11,7 +11,6 @@ command.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -20,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from config.load import load_config
 from config.schema import Config
 from preprocessors.prepare import prepare, some_sounds
-from utils.cli import add_config_arguments, named_values, parse_arguments, run_main
+from utils.cli import add_config_arguments, add_workers, named_values, parse_arguments, run_main
+from utils.errors import UserError
 
 VOCODER_CLIPS = 8  # of each data set, to try a vocoder on
 VAE_CLIPS = 100  # likewise a VAE, which kind by kind needs more
@@ -30,9 +30,7 @@ EVALUATION = Path("ckpts/evaluation")  # published weights of taggers, and what 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add_config_arguments(parser, "egs/tta/autoencoderkl/exp_config.json")
-    parser.add_argument(
-        "--num_workers", type=_positive, default=_usable_cores(), help="default: %(default)s"
-    )
+    add_workers(parser)
     parser.add_argument(
         "--check_vocoder",
         metavar="PATH",
@@ -54,6 +52,10 @@ def main() -> None:
     )
     arguments = parse_arguments(parser)
     config = load_config(arguments.config, arguments.overrides)
+    if config.model_type == "Edits":
+        raise UserError(
+            f"{arguments.config}: makes triplets; run: sh egs/tta/audit/run_preprocess.sh"
+        )
     if arguments.check_vae is not None:
         check_the_vae(config, arguments)
     elif arguments.check_vocoder is not None:
@@ -96,17 +98,6 @@ def check_the_vae(config: Config, arguments: argparse.Namespace) -> None:
         out = Path(config.preprocess.processed_dir) / "vae_check" / dataset
         print(f"{dataset}, {count} clips of its split {split}")
         print(check_vae(run, vocoder, spread, mel, out, ears, EVALUATION / "cache"))
-
-
-def _usable_cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, cores or 1)
-
-
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, not {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -44,9 +44,12 @@ def main() -> None:
     arguments = parse_arguments(parser)
 
     from config.load import find_config, load_config
+    from utils.errors import UserError
     from utils.run_folder import finished_at, run_folder
 
     config = load_config(arguments.config, arguments.overrides)
+    if config.model_type not in TASKS:
+        raise UserError(f"{arguments.config}: model_type {config.model_type} is nothing to train")
     exp_name = arguments.exp_name
     if exp_name is None:
         exp_name = default_name(str(find_config(arguments.config)))

@@ -135,7 +135,7 @@ def test_other_settings_redo_all_and_leave_no_mixture(folder, sounds, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("processors.mel_folder._run_tasks", killed)
+        patch.setattr("processors.mel_folder.run_tasks", killed)
         with pytest.raises(KeyboardInterrupt):
             again.make(clips, 1, "Sounds")
     # There is no mel of the old settings, and no word that those there are good.

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models.tta.ldm.source import Source
 
 from config.schema import MelConfig
 from models.tta.autoencoder.saved import load_vae
 from models.tta.evaluation.edits import Triplet
 from models.tta.ldm.pipeline import Pipeline
 from models.tta.ldm.sampling import SamplingSettings, generate
+from models.tta.ldm.source import Source
 from models.vocoders.check import reconstructed
 from models.vocoders.load import Vocoder
 from processors.mel import check_mel, mel_of_wav

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -13,9 +14,11 @@ from config.model_schema import AutoencoderKLConfig
 from config.schema import Config, PreprocessConfig
 from models.base.task import Loss, Sample
 from models.tta.autoencoder.saved import load_vae
+from models.tta.convert.published import find_model
 from models.tta.latent_task import LatentTask
+from models.tta.ldm.conditions import check_captioned, check_start, embed_sounds
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
-from models.tta.ldm.pipeline import Pipeline, PipelineSettings
+from models.tta.ldm.pipeline import Pipeline, PipelineSettings, text_encoder_class
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.load import load_vocoder
@@ -47,19 +50,24 @@ class AudioLDMTraining(LatentTask):
         self._take_vae(checkpoint)
         start = checkpoint
         if start is None and config.train.init_from:
-            start = find_weights(config.train.init_from, config.log_dir, "AudioLDM")
-            check_mel(config.preprocess.mel, PipelineSettings.read(start).mel, start)
+            start = find_model(config.train.init_from, config.log_dir)
+            check_start(config, start)
             self.notes.append(f"starts from the weights in {start}")
         self.trains_text = config.model.text_encoder.learns
+        self.from_sounds = config.model.conditioner == "clap"
+        if not self.from_sounds:
+            check_captioned(self.train_records + self.valid_records)
         self.text_encoder = self._make_text_encoder(checkpoint, start)
-        captions = (record["Caption"] for record in self.train_records)
-        self.notes += self.text_encoder.check_captions(captions)
+        if not self.from_sounds:
+            captions = (record["Caption"] for record in self.train_records)
+            self.notes += self.text_encoder.check_captions(captions)
         self.unet = UNet(config.model.audioldm)
         if start:
             load_weights(self.unet, *_tensors(start / "unet.safetensors"))
-        if self.text_encoder.dim != config.model.audioldm.context_dim:
+        if self.text_encoder.dim != config.model.audioldm.text_dim:
+            name = "class_embed_dim" if self.from_sounds else "context_dim"
             raise UserError(
-                f"model.audioldm.context_dim {config.model.audioldm.context_dim} must be"
+                f"model.audioldm.{name} {config.model.audioldm.text_dim} must be"
                 f" {self.text_encoder.dim}, the width of the text encoder"
                 f" {config.model.text_encoder.pretrained}"
             )
@@ -129,7 +137,8 @@ class AudioLDMTraining(LatentTask):
         # One that learns goes on from where the U-Net's weights come from.
         beside = start if checkpoint or text.learns else None
         source = str(beside / "text_encoder") if beside else text.pretrained
-        encoder = TextEncoder.from_pretrained(source, text.max_tokens)
+        kind = text_encoder_class(self.config.model.audioldm)
+        encoder = kind.from_pretrained(source, text.max_tokens)
         return encoder.requires_grad_(text.learns)
 
     # ------------------------------------------------------------ data
@@ -150,8 +159,12 @@ class AudioLDMTraining(LatentTask):
             self.accelerator,
         )
         self.stream = ClipStream(len(self.train_records), self.seed)
-        self.texts = None
-        if not self.trains_text:
+        self.texts = self.sounds = None
+        if self.from_sounds:
+            self.sounds = embed_sounds(config, clips, self.latents.windows, cache, self.accelerator)
+            with torch.no_grad():
+                self.empty_text = encoder.encode([""])[0][0].cpu()  # [1, D]
+        elif not self.trains_text:
             captions = [record["Caption"] for record in everything]
             self.texts = build_text_cache(
                 cache, captions, encoder, encoder.fingerprint(), self.accelerator
@@ -163,7 +176,7 @@ class AudioLDMTraining(LatentTask):
         {"posterior": [B, 2, z, h, w], "text_emb": [B, L, D], or "token_ids": [B, L] where the text
         encoder learns, "text_mask": [B, L], "uid": names}
         """
-        dropout = self.config.model.caption_dropout
+        dropout = self.config.model.caption_dropout  # None stands for what is dropped
         for positions in self.share.from_step(step):
             records, windows, captions = [], [], []
             for position in positions:
@@ -171,11 +184,18 @@ class AudioLDMTraining(LatentTask):
                 records.append(self.train_records[number])
                 windows.append(self.latents.window(self._clips[number], random))
                 keep = random.random() >= dropout
-                captions.append(records[-1]["Caption"] if keep else "")
+                captions.append(records[-1]["Caption"] if keep else None)
             yield {**self._batch(windows, captions), "uid": [r["Uid"] for r in records]}
 
-    def _batch(self, windows: list[int], captions: list[str]) -> dict:
+    def _batch(self, windows: list[int], captions: list[str | None]) -> dict:
         posterior = self.latents.posteriors(windows)
+        if self.sounds is not None:
+            heard = self.sounds.take(np.asarray(windows, dtype=np.int64))[:, None].float()
+            dropped = torch.tensor([text is None for text in captions], device=heard.device)
+            text_emb = torch.where(dropped[:, None, None], self.empty_text.to(heard), heard)
+            mask = torch.ones(text_emb.shape[:2], dtype=torch.bool, device=heard.device)
+            return {"posterior": posterior, "text_emb": text_emb, "text_mask": mask}
+        captions = [text or "" for text in captions]
         if self.texts:
             text_emb, mask = self.texts.batch(captions)
             return {"posterior": posterior, "text_emb": text_emb, "text_mask": mask}

@@ -44,7 +44,12 @@ def clap_tokenizer() -> PreTrainedTokenizerFast:
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token"), special, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=60, **names)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=60,
+        model_input_names=["input_ids", "attention_mask"],
+        **names,
+    )
 
 
 def small_clap(seed: int = 0) -> ClapModel:

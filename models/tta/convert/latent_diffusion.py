@@ -152,7 +152,9 @@ def _audioldm_text(
         for old, new in rules.items():
             if theirs.startswith(old):
                 tensors[f"text_{new}{theirs.removeprefix(old)}"] = value
-    tensors.pop("text_model.embeddings.position_ids", None)  # a count, not a weight
+    # Counts, not weights, which some versions of transformers keep and others do not.
+    tensors = {n: v for n, v in tensors.items() if not n.endswith("_ids")}
+    tensors |= {n: v for n, v in clap.model.state_dict().items() if n.endswith("_ids")}
     load_weights(clap.model, tensors, file)
     return clap
 

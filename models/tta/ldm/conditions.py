@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from config.model_schema import UNetConfig
 from config.schema import AudioLDMExperiment
 from models.tta.evaluation.hub_models import CLAP, CLAP_RATE
 from models.tta.ldm.pipeline import PipelineSettings
@@ -66,10 +67,20 @@ def check_start(config: AudioLDMExperiment, start: Path) -> None:
     """Raises UserError where the weights in `start` were made for another mel or network."""
     settings = PipelineSettings.read(start)
     check_mel(config.preprocess.mel, settings.mel, start)
-    ours, theirs = (dataclasses.asdict(unet) for unet in (config.model.audioldm, settings.unet))
+    ours, theirs = (_by_level(unet) for unet in (config.model.audioldm, settings.unet))
     if different := [name for name in ours if ours[name] != theirs[name]]:
         keys = " ".join(f"'model.audioldm.{name}={json.dumps(theirs[name])}'" for name in different)
         raise UserError(
             f"train.init_from {start}: of a U-Net of another shape than the config's; that one has"
             f" {keys}"
         )
+
+
+def _by_level(unet: UNetConfig) -> dict:
+    """The config as plain values, in the one form for those that can be written in several."""
+    per_level = {
+        name: [unet.at_level(name, level) for level in range(unet.lowest + 1)]
+        for name in ("num_heads", "transformer_depth")
+    }
+    attention = sorted(set(unet.attention_resolutions), reverse=True)
+    return {**dataclasses.asdict(unet), **per_level, "attention_resolutions": attention}

@@ -36,6 +36,8 @@ from utils.errors import UserError
 from utils.run_folder import find_weights
 from utils.seeds import generator
 
+DROPPED = ""  # what a caption becomes with `caption_dropout`; a sound without caption has None
+
 
 class AudioLDMTraining(LatentTask):
     """The U-Net on cached latents and a frozen text encoder's cached states: a models/base Task."""
@@ -176,7 +178,7 @@ class AudioLDMTraining(LatentTask):
         {"posterior": [B, 2, z, h, w], "text_emb": [B, L, D], or "token_ids": [B, L] where the text
         encoder learns, "text_mask": [B, L], "uid": names}
         """
-        dropout = self.config.model.caption_dropout  # None stands for what is dropped
+        dropout = self.config.model.caption_dropout
         for positions in self.share.from_step(step):
             records, windows, captions = [], [], []
             for position in positions:
@@ -184,18 +186,17 @@ class AudioLDMTraining(LatentTask):
                 records.append(self.train_records[number])
                 windows.append(self.latents.window(self._clips[number], random))
                 keep = random.random() >= dropout
-                captions.append(records[-1]["Caption"] if keep else None)
+                captions.append(records[-1]["Caption"] if keep else DROPPED)
             yield {**self._batch(windows, captions), "uid": [r["Uid"] for r in records]}
 
     def _batch(self, windows: list[int], captions: list[str | None]) -> dict:
         posterior = self.latents.posteriors(windows)
         if self.sounds is not None:
             heard = self.sounds.take(np.asarray(windows, dtype=np.int64))[:, None].float()
-            dropped = torch.tensor([text is None for text in captions], device=heard.device)
+            dropped = torch.tensor([text == DROPPED for text in captions], device=heard.device)
             text_emb = torch.where(dropped[:, None, None], self.empty_text.to(heard), heard)
             mask = torch.ones(text_emb.shape[:2], dtype=torch.bool, device=heard.device)
             return {"posterior": posterior, "text_emb": text_emb, "text_mask": mask}
-        captions = [text or "" for text in captions]
         if self.texts:
             text_emb, mask = self.texts.batch(captions)
             return {"posterior": posterior, "text_emb": text_emb, "text_mask": mask}

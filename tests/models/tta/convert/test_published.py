@@ -77,10 +77,9 @@ def unet(settings: dict, **changes) -> UNet2DConditionModel:
 
 
 def scheduler(**changes) -> DDIMScheduler:
-    return DDIMScheduler(
-        **{"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"},
-        **{"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, **changes},
-    )
+    settings = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
+    settings |= {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+    return DDIMScheduler(**{**settings, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +239,7 @@ def test_what_is_not_here_is_refused_by_its_name(
             find_model(str(audioldm_pipeline[1]), str(tmp_path))
     finally:
         config.write_text(before)
-    assert not list(tmp_path.glob("imported/*"))
+    assert not list(tmp_path.glob("imported/*/"))
 
 
 # ---------------------------------------------------------------- AudioLDM's own file

@@ -116,17 +116,34 @@ class UNetConfig:
     channel_mult: Counts
     num_res_blocks: Count
     attention_resolutions: list[Count]
-    num_heads: Count
-    transformer_depth: Count
-    context_dim: Count
+    num_heads: Count | Counts
+    transformer_depth: Count | Counts
+    context_dim: Count | None
+    # What follows has a default, since weights of before it say nothing of it.
+    class_embed_dim: Count | None = None
+    linear_projections: bool = False
+    odd_sizes: Literal["resize", "crop"] = "resize"
 
     def __post_init__(self) -> None:
-        for mult in self.channel_mult:
-            if self.model_channels * mult % self.num_heads:
+        for name in ("num_heads", "transformer_depth"):
+            value = getattr(self, name)
+            if isinstance(value, list) and len(value) != len(self.channel_mult):
                 raise ValueError(
-                    f"num_heads {self.num_heads} must divide model_channels x channel_mult ="
-                    f" {self.model_channels * mult}"
+                    f"{name} {value} must be one number, or one for each of the"
+                    f" {len(self.channel_mult)} levels of channel_mult"
                 )
+        for level in range(self.lowest + 1):
+            heads = self.at_level("num_heads", level)
+            if self.width(level) % heads:
+                raise ValueError(
+                    f"num_heads {heads} must divide model_channels x channel_mult ="
+                    f" {self.width(level)}"
+                )
+        if (self.context_dim is None) == (self.class_embed_dim is None):
+            raise ValueError(
+                f"context_dim {self.context_dim} and class_embed_dim {self.class_embed_dim}: one of"
+                " them must be null; a text is looked up by attention, or goes along with the time"
+            )
         reachable = [2**level for level in range(len(self.channel_mult))]
         for factor in self.attention_resolutions:
             if factor not in reachable:
@@ -138,6 +155,29 @@ class UNetConfig:
     @property
     def norm_groups(self) -> int:
         return norm_groups(self.model_channels)
+
+    @property
+    def lowest(self) -> int:
+        """The number of the lowest level; the highest is 0."""
+        return len(self.channel_mult) - 1
+
+    def width(self, level: int) -> int:
+        """Channels of a level."""
+        return self.model_channels * self.channel_mult[level]
+
+    def attends(self, level: int) -> bool:
+        """Whether a level has attention; the middle has it always."""
+        return 2**level in self.attention_resolutions
+
+    def at_level(self, name: str, level: int) -> int:
+        """`num_heads` or `transformer_depth` of a level."""
+        value = getattr(self, name)
+        return value[level] if isinstance(value, list) else value
+
+    @property
+    def text_dim(self) -> int:
+        """Width of the text embeddings."""
+        return self.context_dim or self.class_embed_dim
 
 
 @typed
@@ -153,6 +193,7 @@ class NoiseSchedulerConfig:
     steps_offset: Annotated[int, fixed(1, "samplers lay their steps to the schedule's last")]
     set_alpha_to_one: bool
     skip_prk_steps: Annotated[bool, fixed(True, "pndm starts without Runge-Kutta steps")]
+    timestep_spacing: Literal["trailing", "leading"] = "trailing"
 
     def __post_init__(self) -> None:
         if self.beta_start > self.beta_end:

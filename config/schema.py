@@ -173,6 +173,7 @@ class AudioLDMModel:
 
     latent: Annotated[list[Count], Field(min_length=3, max_length=3)]  # z, height, width
     autoencoder_path: Place | None
+    conditioner: Literal["t5", "clap"]
     text_encoder: TextEncoderConfig
     audioldm: UNetConfig
     noise_scheduler: NoiseSchedulerConfig
@@ -187,6 +188,17 @@ class AudioLDMModel:
                 f" {unet.out_channels} must be {self.LATENTS_IN * channels} and {channels}:"
                 f" {self.LATENTS_IN} latent(s) in and one out, of the channels of model.latent"
                 f" {self.latent}"
+            )
+        if (self.conditioner == "clap") != (unet.class_embed_dim is not None):
+            raise ValueError(
+                f"conditioner {self.conditioner!r}, audioldm.class_embed_dim"
+                f" {unet.class_embed_dim} and audioldm.context_dim {unet.context_dim} do not fit:"
+                " a T5 has context_dim, its width; a CLAP has class_embed_dim, its width (512)"
+            )
+        if self.conditioner == "clap" and text.learns:
+            raise ValueError(
+                "text_encoder.pretrained null must name a CLAP where conditioner is 'clap', such as"
+                " laion/clap-htsat-unfused"
             )
         if text.learns and text.small.d_model != unet.context_dim:
             raise ValueError(

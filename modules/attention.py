@@ -124,9 +124,12 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, attention to the text and feed-forward, each normed before and residual."""
+    """Self-attention, attention to the text and feed-forward, each normed before and residual.
 
-    def __init__(self, channels: int, heads: int, text_channels: int) -> None:
+    Without `text_channels` the second attention is one to itself, too.
+    """
+
+    def __init__(self, channels: int, heads: int, text_channels: int | None) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
         self.attn1 = Attention(channels, heads)
@@ -135,35 +138,58 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: torch.Tensor, text: KeysValues) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, text: KeysValues | None) -> torch.Tensor:
         """x [B, N, C] -> [B, N, C]"""
         h = self.norm1(x)
         x = x + self.attn1(h, self.attn1.keys_values(h))
-        x = x + self.attn2(self.norm2(x), text)
+        h = self.norm2(x)
+        x = x + self.attn2(h, self.attn2.keys_values(h) if text is None else text)
         return x + self.ff(self.norm3(x))
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer blocks over the places of a feature map (Rombach et al. 2022, appendix E.2.1)."""
+    """Transformer blocks over the places of a feature map (Rombach et al. 2022, appendix E.2.1).
+
+    Args:
+        text_channels: of the text; None: there is none to attend to.
+        linear: whether the map goes in and out by matrices, or by 1x1 convolutions, which are the
+            same but for the shape of their weights.
+    """
 
     def __init__(
-        self, channels: int, heads: int, text_channels: int, depth: int, norm: Norm
+        self,
+        channels: int,
+        heads: int,
+        text_channels: int | None,
+        depth: int,
+        norm: Norm,
+        linear: bool = False,
     ) -> None:
         super().__init__()
         self.norm = norm.over(channels)
-        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.linear = linear
+        self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, heads, text_channels) for _ in range(depth)
         )
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.proj_out = (
+            nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        )
 
-    def text_keys_values(self, text_emb: torch.Tensor, mask: torch.Tensor) -> list[KeysValues]:
+    def text_keys_values(
+        self, text_emb: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> list[KeysValues | None]:
         """text_emb [B, L, D], mask [B, 1, 1, L] -> what each block's attention looks up."""
+        if text_emb is None:
+            return [None] * len(self.transformer_blocks)
         return [block.attn2.keys_values(text_emb, mask) for block in self.transformer_blocks]
 
-    def forward(self, x: torch.Tensor, text: list[KeysValues]) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, text: list[KeysValues | None]) -> torch.Tensor:
         """x [B, C, H, W], text from `text_keys_values` -> [B, C, H, W]"""
-        h = to_sequence(self.proj_in(self.norm(x)))
+        h, size = self.norm(x), x.shape[2:]
+        h = self.proj_in(to_sequence(h)) if self.linear else to_sequence(self.proj_in(h))
         for block, kv in zip(self.transformer_blocks, text, strict=True):
             h = block(h, kv)
-        return x + self.proj_out(to_map(h, *x.shape[2:]))
+        return x + (
+            to_map(self.proj_out(h), *size) if self.linear else self.proj_out(to_map(h, *size))
+        )

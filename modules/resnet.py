@@ -75,10 +75,16 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest neighbour to twice the size, or one less, then a 3x3 convolution."""
+    """Nearest neighbour to twice the size, or one less, then a 3x3 convolution.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        crop_last: what is too much for an odd size is cut off behind the convolution, which has
+            then seen it, and not before.
+    """
+
+    def __init__(self, channels: int, crop_last: bool = False) -> None:
         super().__init__()
+        self.crop_last = crop_last
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor, size: tuple[int, int] = (None, None)) -> torch.Tensor:
@@ -87,4 +93,6 @@ class Upsample(nn.Module):
         # come after what reads it, and then the gradient is 0; a test has the case.
         x = torch.stack([x, x], dim=4).flatten(3)
         x = torch.stack([x, x], dim=3).flatten(2, 3)
+        if self.crop_last:
+            return self.conv(x)[:, :, : size[0], : size[1]]
         return self.conv(x[:, :, : size[0], : size[1]])

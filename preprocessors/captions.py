@@ -11,6 +11,7 @@ SHOWN = 5
 
 def look_at_captions(records: list[dict]) -> dict:
     """Numbers of captions and words, as plain JSON values; words are told apart without case."""
+    records = [record for record in records if record["Caption"] is not None]
     captions = Counter(record["Caption"] for record in records)
     clips: dict[str, set[str]] = {}
     for record in records:

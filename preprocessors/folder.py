@@ -74,6 +74,11 @@ class SoundFolder:
         found = [(n == below_wav(n), kind, n) for kind, n in sounds if kind is not None]
         return [name for *_, name in sorted(found)]
 
+    @property
+    def sounds(self) -> tuple[str, ...]:
+        """All sound files, by what their names end in."""
+        return tuple(self._sounds)
+
     def path(self, name: str) -> Path:
         return self.root / name
 

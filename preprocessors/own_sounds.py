@@ -1,4 +1,4 @@
-"""Own sounds: captions.csv with the columns file,caption and, if wanted, split.
+"""Own sounds: captions.csv with the columns file,caption and, if wanted, split; or sounds alone.
 
 More columns are kept in the records. A file may have several rows, one for each of its captions.
 """
@@ -21,14 +21,16 @@ SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "test": "test
 def read_own_sounds(folder: SoundFolder, dataset: str) -> Records:
     """Records and sound files of <folder>/captions.csv."""
     path = folder.path(CAPTIONS_FILE)
-    rows, skipped = read_table(path, ("file", "caption"))
+    rows, skipped = read_table(path, ("file", "caption"), enough=("file", "split"))
     for name in ("Dataset", "Uid", "Caption"):
         if rows and name in rows[0][1]:
             raise UserError(f"{path}: the column {name} is made here; give yours another name")
     usable = []
     for where, row in rows:
-        caption, split = one_line(row["caption"]), row.get("split", "").strip().lower()
-        fault = fault_of_caption(caption)
+        caption, split = None, row.get("split", "").strip().lower()
+        if "caption" in row:
+            caption = one_line(row["caption"])
+        fault = None if caption is None else fault_of_caption(caption)
         if fault is not None:
             skipped.append(Skip(fault, where))
         elif split not in SPLIT_NAMES:
@@ -50,6 +52,16 @@ def read_own_sounds(folder: SoundFolder, dataset: str) -> Records:
         files[uids[file]] = file
     origin = dict.fromkeys(SPLITS, CAPTIONS_FILE)
     return Records(by_split(records), origin, tuple(skipped), files)
+
+
+def read_sounds_alone(folder: SoundFolder, dataset: str) -> Records:
+    """Records without captions of all sound files of a folder."""
+    files = {uid: file for file, uid in unique_uids({*folder.sounds}).items()}
+    named = [(uid, file) for uid, file in sorted(files.items()) if not fault_of_uid(uid)]
+    skipped = [Skip("name too long", file) for uid, file in files.items() if fault_of_uid(uid)]
+    records = [("train", {"Dataset": dataset, "Uid": uid, "Caption": None}) for uid, _ in named]
+    origin = dict.fromkeys(SPLITS, "the sounds, which have no captions")
+    return Records(by_split(records), origin, tuple(skipped), dict(named))
 
 
 def unique_uids(files: set[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from config.schema import Config
 from preprocessors.audiocaps import CSV_FILES, csv_files, read_audiocaps, stems_of
 from preprocessors.folder import SoundFolder
-from preprocessors.own_sounds import CAPTIONS_FILE, read_own_sounds
+from preprocessors.own_sounds import CAPTIONS_FILE, read_own_sounds, read_sounds_alone
 from preprocessors.records import Records, Skip
 from preprocessors.report import REPORT_FILE, build_report, table
 from preprocessors.splits import compose
@@ -81,12 +81,14 @@ def read_dataset(config: Config, dataset: str) -> tuple[SoundFolder, Records]:
         records = read_own_sounds(folder, dataset)
     elif csv_files(folder):
         records = read_audiocaps(folder, dataset)
-    elif theirs:
+    elif any(r["Caption"] for path in theirs.values() for r in read_records(path, dataset)):
         records = Records({split: [] for split in SPLITS}, {})
+    elif folder.sounds:
+        records = read_sounds_alone(folder, dataset)
     else:
         raise UserError(
             f"data set {dataset!r}: {folder.root} holds no {CAPTIONS_FILE} (file,caption), no"
-            " AudioCaps CSVs (train.csv, val.csv, test.csv), and there is no train.json"
+            " AudioCaps CSVs (train.csv, val.csv, test.csv), no sounds, and there is no train.json"
         )
     if records.origin:  # what was made from the CSVs before is made anew
         ours = written_before(config, dataset)

@@ -113,6 +113,11 @@ def table(report: dict, path: Path) -> str:
     lines += _leak_lines("clips with the very sound of another", report["same_sounds"])
     if not report["splits"]["valid"]["clips"]:
         lines.append("  no clips for validation")
+    if report["kept"] and not report["captions"]["different"]:
+        lines.append(
+            "  no captions: a model learns of these sounds with"
+            " --config egs/tta/audioldm/exp_config_clap.json (model.conditioner=clap)"
+        )
     lines += _length_lines(report) + caption_lines(report["captions"])
     return "\n".join([*lines, f"  names in {path}"])
 

@@ -15,8 +15,12 @@ Row = tuple[str, dict[str, str]]  # "captions.csv line 7", {column: text}
 BAD_WIDTH = "wrong number of columns (a comma outside quotes?)"
 
 
-def read_table(path: Path, needed: tuple[str, ...]) -> tuple[list[Row], list[Skip]]:
+def read_table(
+    path: Path, needed: tuple[str, ...], enough: tuple[str, ...] = ()
+) -> tuple[list[Row], list[Skip]]:
     """The rows of a CSV file, and those that have more or fewer fields than the header.
+
+    A file that has no columns but some of `enough`, the first of them included, is taken, too.
 
     UTF-8 with or without a byte order mark, any line ends, quoting as RFC 4180, blank lines. A
     caption that goes on in the next line without quotes is put together again. Raises UserError
@@ -27,7 +31,8 @@ def read_table(path: Path, needed: tuple[str, ...]) -> tuple[list[Row], list[Ski
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=spaced)
     try:
         header = [name.strip() for name in _trimmed(next(reader, []), 1)]
-        _check_header(path, header, needed)
+        bare = header[:1] == [*enough[:1]] and {*header} <= {*enough}
+        _check_header(path, header, needed[:1] if bare else needed)
         lines = [(reader.line_num, _trimmed(fields, len(header))) for fields in reader]
     except csv.Error as error:
         raise UserError(f"{path}: line {reader.line_num}: not a proper CSV: {error}") from None
@@ -60,7 +65,7 @@ def _mended(lines: list[tuple[int, list[str]]], header: list[str]) -> list[tuple
         if mended and len(rest) < len(header) and not _begins_a_row(header[0], rest, mended[-1][1]):
             first, before = mended[-1]
             joined = [*before[:-1], f"{before[-1]} {rest[0]}", *rest[1:]]
-            at_caption = len(before) == header.index("caption") + 1
+            at_caption = header[len(before) - 1 : len(before)] == ["caption"]
             if at_caption and len(joined) <= len(header):
                 mended[-1] = first, joined
                 continue

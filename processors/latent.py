@@ -32,6 +32,7 @@ class LatentCache:
 
     rows: Rows
     first: np.ndarray  # [clips + 1]: windows of clip c are first[c]..first[c + 1]
+    windows: list[tuple[int, int]]  # of each row: the clip, and its first frame
 
     def posteriors(self, windows: Sequence[int]) -> torch.Tensor:
         """[B, 2, z, h, w] float16 of these windows, in memory or on the device."""
@@ -82,4 +83,4 @@ def build_latent_cache(
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     here = folder / f"latent-{content_key(fingerprint, segment, stats)}"
     rows = compute_rows(here, windows, WINDOWS_PER_BLOCK, encode, accelerator, "encoding sounds")
-    return LatentCache(rows, first)
+    return LatentCache(rows, first, windows)

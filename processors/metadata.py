@@ -1,4 +1,7 @@
-"""train.json, valid.json and test.json: lists of {"Dataset", "Uid", "Caption", ...} records."""
+"""train.json, valid.json and test.json: lists of {"Dataset", "Uid", "Caption", ...} records.
+
+A Caption is null where a sound has none, which models that learn from sounds alone do not need.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,8 @@ def _fault_of_record(record: object, dataset: str) -> str | None:
     for name in ("Dataset", "Uid", "Caption"):
         if name not in record:
             return f"{name} is missing"
+        if name == "Caption" and record[name] is None:
+            continue
         if not isinstance(record[name], str):
             return f"{name} must be text, not {_shown(record[name])}"
         if record[name].encode("utf-8", "replace").decode() != record[name]:
@@ -50,9 +55,9 @@ def _fault_of_record(record: object, dataset: str) -> str | None:
         )
     if fault := fault_of_uid(record["Uid"]):
         return f"Uid {_shown(record['Uid'])} {fault}"
-    if not record["Caption"].strip():
-        return "Caption must not be empty"
-    if len(record["Caption"]) > LONGEST_CAPTION:
+    if record["Caption"] is not None and not record["Caption"].strip():
+        return "Caption must not be empty; null where there is none"
+    if len(record["Caption"] or "") > LONGEST_CAPTION:
         return f"Caption has {len(record['Caption'])} characters, more than {LONGEST_CAPTION}"
     return None
 

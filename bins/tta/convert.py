@@ -65,7 +65,11 @@ def parse() -> argparse.Namespace:
         " or what a mel_config.json beside the weights says",
     )
     come.add_argument("--vae", metavar="DIR", help="a VAE of ours, to go with a U-Net")
-    come.add_argument("--text_encoder", metavar="NAME", help="a T5 (hub or folder), likewise")
+    come.add_argument(
+        "--text_encoder",
+        metavar="NAME",
+        help="likewise: a T5 (hub or folder), or the CLAP of an AudioLDM",
+    )
 
     go = verbs.add_parser(
         "export", help="a trained model to a folder of another format", allow_abbrev=False
@@ -102,11 +106,11 @@ def import_weights(arguments: argparse.Namespace) -> None:
         saved = load_vae(folder)
         found.take_mel(saved.mel, folder)
         found.add("vae", saved.vae, folder)
-    if arguments.text_encoder is not None:
-        from models.tta.ldm.text_encoder import TextEncoder
+    if arguments.text_encoder is not None and found.text_encoder is None:
+        from models.tta.ldm.pipeline import text_encoder_class
 
-        limit = found.settings.max_tokens
-        encoder = TextEncoder.from_pretrained(arguments.text_encoder, limit)
+        kind, limit = text_encoder_class(found.settings.unet), found.settings.max_tokens
+        encoder = kind.from_pretrained(arguments.text_encoder, limit)
         found.add("text_encoder", encoder, Path(arguments.text_encoder))
     found.check()
     print("\n".join(found.write(to, arguments.format)))
@@ -125,7 +129,7 @@ def read_files(arguments: argparse.Namespace) -> Imported:
     if arguments.format == "amphion":
         return read_amphion(files, defaults)
     if arguments.format == "audioldm":
-        return read_audioldm(files, defaults)
+        return read_audioldm(files, defaults, arguments.text_encoder)
     if arguments.format == "diffusers":
         return read_diffusers(files, defaults, arguments.layout)
     vocoder = read_hifigan(files)

@@ -43,6 +43,15 @@ def parse() -> argparse.Namespace:
     )
     what.add_argument("--text_file", type=expanduser, help="a file with a prompt on each line")
     parser.add_argument("--num_samples", type=at_least_1, default=1, help="sounds for each prompt")
+    parser.add_argument(
+        "--num_candidates",
+        type=at_least_1,
+        default=1,
+        help="sounds made for each that is kept: the one that CLAP finds nearest to the text",
+    )
+    parser.add_argument(
+        "--clap", type=expanduser, help="that CLAP; default: ckpts/evaluation/clap-htsat-unfused"
+    )
     parser.add_argument("--seed", type=int, help="of the first sound, + 1 each; default: 0")
     parser.add_argument("--num_steps", type=int, help="sampling steps; default: the model's")
     parser.add_argument("--guidance_scale", type=float, help="1: none; default: the model's")
@@ -131,14 +140,19 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     """Makes every sound and writes it; sound k has the seed `--seed` + k."""
     from tqdm import tqdm
 
+    from models.tta.convert.published import find_model
     from models.tta.ldm.outputs import Numbering
     from models.tta.ldm.pipeline import PipelineSettings, load_pipeline
     from models.tta.ldm.sampling import generate
     from utils.checkpoint import file_hash
     from utils.device import best_device
-    from utils.run_folder import find_weights
 
-    folder = find_weights(arguments.checkpoint_path, arguments.log_dir, "AudioLDM")
+    judge = None
+    if arguments.num_candidates > 1:
+        from models.tta.ldm.ranking import find_judge
+
+        judge = find_judge(arguments.clap, best_device(arguments.device))
+    folder = find_model(arguments.checkpoint_path, arguments.log_dir)
     settings = PipelineSettings.read(folder)
     source = read_source(arguments, settings)
     sampling = sampling_of(arguments, settings, source)
@@ -150,8 +164,6 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
         for fault in pipeline.text_encoder.faults_of(prompt):
             print(f"warning: {fault}", file=sys.stderr)
 
-    jobs = [prompt for prompt in prompts for _ in range(arguments.num_samples)]
-    sounds = generate(pipeline, vocoder, jobs, sampling, arguments.batch_size, source)
     numbering = Numbering(Path(arguments.output_dir))
     made_by = {
         "vocoder": vocoder_name,
@@ -159,9 +171,15 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
         "weights": file_hash(folder / "unet.safetensors")[:12],
         "device": str(device),
     }
-    progress = tqdm(total=len(jobs), desc="generating", unit="sound")
+    candidates = arguments.num_candidates
+    jobs = [prompt for prompt in prompts for _ in range(arguments.num_samples * candidates)]
+    progress = tqdm(total=len(jobs) // candidates, desc="generating", unit="sound")
+    sounds = generate(pipeline, vocoder, jobs, sampling, arguments.batch_size, source)
+    if judge is not None:
+        sounds = judge.best(sounds, candidates, settings.mel.sample_rate)
     for sound in sounds:
-        path = numbering.write(sound, sampling, made_by, settings.mel.sample_rate)
+        judged = {} if judge is None else judge.receipt()
+        path = numbering.write(sound, sampling, made_by | judged, settings.mel.sample_rate)
         progress.write(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}")
         if sound.is_quiet:
             print(f"warning: {path}: {sound.level:.0f} dB, hardly to be heard", file=sys.stderr)

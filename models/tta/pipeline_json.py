@@ -70,5 +70,7 @@ def read_settings(
 
 
 def picked(cls: type, data: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the dataclass `cls` in `data`; KeyError where one is missing."""
-    return {field.name: data[field.name] for field in dataclasses.fields(cls)}
+    """The fields of the dataclass `cls` in `data`; KeyError where one that has no default lacks."""
+    has_default = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+    names = [field.name for field in dataclasses.fields(cls)]
+    return {name: data[name] for name in names if name in data or name not in has_default}

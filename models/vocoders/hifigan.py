@@ -153,13 +153,19 @@ def read_published(settings: Path, weights: Path) -> HiFiGAN:
     """The generator in a published config.json and checkpoint, whatever their names."""
     config = read_json(settings)
     try:
-        mel, shape = _published_mel(config, settings), _published_shape(config, settings)
+        return make_published(config, read_weights(weights, "generator"), settings, weights)
     except KeyError as error:
         raise UserError(f"{settings}: {error.args[0]} is missing") from None
+
+
+def make_published(
+    config: dict[str, Any], tensors: dict[str, torch.Tensor], settings: Path, weights: Path
+) -> HiFiGAN:
+    """The generator of a published config and weights; the paths are where they stand."""
+    mel, shape = _published_mel(config, settings), _published_shape(config, settings)
     # SpeechT5HifiGan shifts and scales the mel; published generators take it as it is.
     unscaled = {"mean": torch.zeros(mel.n_mel), "scale": torch.ones(mel.n_mel)}
-    tensors = _folded(read_weights(weights, "generator"), weights) | unscaled
-    return make_hifigan(shape, mel, tensors, weights)
+    return make_hifigan(shape, mel, _folded(tensors, weights) | unscaled, weights)
 
 
 def _published_mel(config: dict[str, Any], source: Path) -> MelConfig:

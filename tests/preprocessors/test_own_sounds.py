@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessors.folder import SoundFolder
-from preprocessors.own_sounds import read_own_sounds, unique_uids
+from preprocessors.own_sounds import read_own_sounds, read_sounds_alone, unique_uids
 from processors.metadata import fault_of_uid
 from tests.sounds import captions_csv
 from utils.errors import UserError
@@ -158,3 +158,21 @@ def test_any_rows_are_read_or_a_clear_error(tmp_path_factory, rows):
     with contextlib.suppress(UserError):
         source = read_own_sounds(SoundFolder(folder), "Sounds")
         assert all(fault_of_uid(uid) is None for uid in uids(source))
+
+
+def test_a_file_without_captions(tmp_path):
+    touch(tmp_path, "wav/a.wav", "b.ogg")
+    for text in ("file\na.wav\nb.ogg\n", "file,split\na.wav,train\nb.ogg,valid\n"):
+        source = read(tmp_path, text)
+        records = [record for split in source.splits.values() for record in split]
+        assert [(r["Uid"], r["Caption"]) for r in records] == [("a", None), ("b", None)]
+    with pytest.raises(UserError, match="file,caption, separated by commas; caption missing"):
+        read(tmp_path, "file,captoin\na.wav,A dog\n")
+
+
+def test_sounds_alone(tmp_path):
+    touch(tmp_path, "wav/a.wav", "deep/b.ogg", "notes.txt")
+    source = read_sounds_alone(SoundFolder(tmp_path), "Sounds")
+    found = [(r["Dataset"], r["Uid"], r["Caption"]) for r in source.splits["train"]]
+    assert found == [("Sounds", "a", None), ("Sounds", "deep/b", None)]
+    assert source.files == {"a": "wav/a.wav", "deep/b": "deep/b.ogg"}

@@ -58,7 +58,7 @@ def test_a_byte_order_mark_is_accepted(tmp_path):
         ("[1]", "record 1: must be an object"),
         ([GOOD, {"Uid": "a", "Caption": "b"}], "record 2: Dataset is missing"),
         ([{**GOOD, "Uid": 7}], "record 1: Uid must be text, not 7"),
-        ([{**GOOD, "Caption": None}], "record 1: Caption must be text, not None"),
+        ([{**GOOD, "Caption": 7}], "record 1: Caption must be text, not 7"),
         ([{**GOOD, "Caption": " \n"}], "record 1: Caption must not be empty"),
         ([{**GOOD, "Caption": "long " * 3000}], "record 1: Caption has 15000 characters"),
         ([{**GOOD, "Caption": "\ud800"}], "lone surrogate"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from config.model_schema import VocosConfig
+from config.model_schema import UNetConfig, VocosConfig
 from config.schema import MelConfig
 from config.typed_json import build
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
@@ -28,19 +28,24 @@ from models.tta.convert.shapes import (
     vae_settings,
     vae_shape,
 )
-from models.tta.ldm.pipeline import PipelineSettings
-from models.tta.ldm.sampling import SAMPLERS
+from models.tta.ldm.pipeline import PipelineSettings, text_encoder_class
+from models.tta.ldm.sampling import LEADING, SAMPLERS
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.hifigan import make_hifigan
 from models.vocoders.saved import TrainedVocos, VocoderSettings
 from processors.mel import SETTINGS_FILE
-from utils.checkpoint import read_json
+from utils.checkpoint import read_json, save_tensors
 from utils.errors import UserError
 from utils.weight_files import read_weights
 
 # What attention was called in files of diffusers before 0.18.
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+# What a pipeline's own call has as its defaults, by the class that model_index.json names.
+CALLS = {"AudioLDMPipeline": {"guidance_scale": 2.5}}
+# What a scheduler may do to the schedule or the prediction, and none does here.
+NOT_HERE = ("rescale_betas_zero_snr", "trained_betas", "thresholding")
+MAX_TOKENS = 512  # of a text, where model_index.json does not say: RoBERTa's and T5's limit
 VOCODER_TYPES = ("speecht5_hifigan", "hifigan")  # the second until transformers 4
 
 
@@ -108,17 +113,21 @@ def _read_vae(folder: Path, settings: dict, found: Imported, layout: str | None)
     found.add("vae", with_weights(AutoencoderKL(shape), tensors, folder), folder)
 
 
-def _read_unet(folder: Path, settings: dict, found: Imported, layout: str | None) -> None:
+def unet_config(settings: dict, tensors: dict[str, Tensor], folder: Path) -> UNetConfig:
+    """The shape of the U-Net with this config.json and these weights; UserError: it is no such."""
     from diffusers import UNet2DConditionModel
 
     heads = settings.get("attention_head_dim", 8)  # diffusers' default; it counts heads
     if isinstance(heads, list) and heads == heads[:1] * len(heads):
         heads = heads[0]
-    if not isinstance(heads, int):
-        raise UserError(f"{folder}: attention_head_dim {heads!r} must be the same at every level")
-    tensors = _network_tensors(folder, layout)
     shape = unet_shape(tensors, heads, folder)
     check_settings(settings, unet_settings(shape), UNet2DConditionModel, folder)
+    return shape
+
+
+def _read_unet(folder: Path, settings: dict, found: Imported, layout: str | None) -> None:
+    tensors = _network_tensors(folder, layout)
+    shape = unet_config(settings, tensors, folder)
     found.add("unet", with_weights(UNet(shape), tensors, folder), folder)
     found.settings = dataclasses.replace(found.settings, unet=shape)
 
@@ -138,7 +147,7 @@ def _read_vocoder(folder: Path, settings: dict, found: Imported) -> None:
             raise UserError(f"{folder / 'config.json'}: no SpeechT5HifiGan: {error}") from None
         found.take_mel(mel, folder)
     settings = {**settings, "model_type": VOCODER_TYPES[0]}
-    tensors = read_weights(_weights_file(folder, VOCODER))
+    tensors = read_weights(_weights_file(folder, TRANSFORMERS))
     found.add("vocoder", make_hifigan(settings, mel, tensors, folder), folder)
 
 
@@ -155,7 +164,7 @@ def _read_vocos(folder: Path, settings: dict, found: Imported) -> None:
 
 
 NETWORK = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-VOCODER = ("model.safetensors", "pytorch_model.bin")
+TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 
 
 def _network_tensors(folder: Path, layout: str | None) -> dict[str, Tensor]:
@@ -182,38 +191,68 @@ def _read_pipeline(folder: Path, found: Imported, layout: str | None) -> None:
         if isinstance(index.get(name), list) and index[name][:1] != [None]:
             _read_network(folder / name, found, layout)
     if "text_encoder" in index:
-        limit = index["defaults"].get("max_tokens", found.settings.max_tokens)
-        found.add("text_encoder", _read_text_encoder(folder, limit), folder)
-    found.settings = _with_pipeline_settings(found.settings, index, folder)
+        limit = index["defaults"].setdefault("max_tokens", MAX_TOKENS)
+        kind = text_encoder_class(found.settings.unet)
+        found.add("text_encoder", _read_text_encoder(folder, kind, limit), folder)
+    _take_pipeline_settings(found, index, folder)
 
 
-def _read_text_encoder(folder: Path, max_tokens: int) -> TextEncoder:
+def _read_text_encoder(folder: Path, kind: type[TextEncoder], max_tokens: int) -> TextEncoder:
     """A text encoder and its tokenizer, which share a folder here."""
     with tempfile.TemporaryDirectory() as together:
         for part in ("text_encoder", "tokenizer"):
             if not (folder / part).is_dir():
                 raise UserError(f"{folder / part}: no such folder")
             shutil.copytree(folder / part, together, dirs_exist_ok=True)
-        return TextEncoder.from_pretrained(together, max_tokens)
+        safe, pickled = (Path(together, name) for name in TRANSFORMERS)
+        if not safe.is_file() and pickled.is_file():
+            save_tensors(safe, read_weights(pickled))
+        return kind.from_pretrained(together, max_tokens)
 
 
-def _with_pipeline_settings(
-    settings: PipelineSettings, index: dict, folder: Path
-) -> PipelineSettings:
-    """The settings with a pipeline's noise schedule, sampler, lengths, steps and guidance."""
+def _take_pipeline_settings(found: Imported, index: dict, folder: Path) -> None:
+    """Takes a pipeline's noise schedule, sampler, lengths, steps and guidance."""
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    defaults = index["defaults"]
+    if strange := [f"{name} is {scheduler[name]!r}" for name in NOT_HERE if scheduler.get(name)]:
+        raise UserError(f"{folder / 'scheduler'}: {', '.join(strange)}, which is not known here")
+    settings = found.settings
+    defaults = {**CALLS.get(str(index.get("_class_name")), {}), **index["defaults"]}
     data = dataclasses.asdict(settings)
-    # Where a foreign sampler lays its steps is its own affair.
-    of_schedule = data["noise_scheduler"].keys() - {"steps_offset", "skip_prk_steps"}
+    # Where a foreign sampler lays its steps is its own affair, but for what is known here.
+    of_schedule = data["noise_scheduler"].keys() - {
+        *("steps_offset", "skip_prk_steps", "timestep_spacing")
+    }
     data["noise_scheduler"] |= {n: scheduler[n] for n in of_schedule if n in scheduler}
+    data["noise_scheduler"]["timestep_spacing"] = "trailing"
+    if scheduler.get("_class_name") in LEADING.values():
+        if (spacing := _spacing(scheduler)) is None:
+            found.notes.append(
+                f"its {scheduler['_class_name']} lays its steps by timestep_spacing"
+                f" {scheduler.get('timestep_spacing', 'leading')!r} and steps_offset"
+                f" {scheduler.get('steps_offset', 0)}, which is not known here: the samplers of"
+                " this repository start at the last timestep"
+            )
+        data["noise_scheduler"]["timestep_spacing"] = spacing or "trailing"
+    elif _sampler_of(scheduler) is None:
+        found.notes.append(
+            f"its {scheduler.get('_class_name')} is not known here;"
+            f" {data['sampling']['sampler']} takes its place"
+        )
     data |= {name: defaults[name] for name in ("frames", "max_tokens") if name in defaults}
     data["sampling"]["sampler"] = _sampler_of(scheduler) or data["sampling"]["sampler"]
     for ours, theirs in (("num_steps", "num_inference_steps"), ("guidance_scale",) * 2):
         data["sampling"][ours] = defaults.get(theirs, data["sampling"][ours])
     if isinstance(data["frames"], int):
         data["sampling"]["duration"] = data["frames"] / settings.mel.frames_per_second
-    return build(PipelineSettings, data, folder)
+    found.settings = build(PipelineSettings, data, folder)
+
+
+def _spacing(scheduler: dict) -> str | None:
+    """Where a DDIM or PNDM scheduler starts, or None where that is not known here."""
+    spacing = scheduler.get("timestep_spacing", "leading")  # diffusers' default
+    if spacing == "leading" and scheduler.get("steps_offset", 0) != 1:
+        return None
+    return spacing if spacing in ("leading", "trailing") else None
 
 
 def _sampler_of(scheduler: dict) -> str | None:

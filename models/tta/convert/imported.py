@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from config.schema import MelConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import save_vae
-from models.tta.ldm.pipeline import PipelineSettings
+from models.tta.ldm.pipeline import PipelineSettings, text_encoder_class
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.hifigan import HiFiGAN
@@ -37,6 +37,7 @@ class Imported:
     text_encoder: TextEncoder | None = None
     vocoder: HiFiGAN | TrainedVocos | None = None
     mel_from: Path | None = None  # which of the files told the mel
+    notes: list[str] = field(default_factory=list)  # what is here otherwise than in the files
 
     def add(self, name: str, part: nn.Module, source: Path) -> None:
         """Takes a part, unless there is one of its kind."""
@@ -64,11 +65,24 @@ class Imported:
                 f"the U-Net takes latents of {shape.in_channels} channels, the VAE makes"
                 f" {self.vae.config.z_channels}: they do not belong together"
             )
-        if self.text_encoder is not None and self.text_encoder.dim != shape.context_dim:
+        encoder = self.text_encoder
+        if encoder is not None and not isinstance(encoder, kind := text_encoder_class(shape)):
             raise UserError(
-                f"the U-Net takes text embeddings of width {shape.context_dim}, the text encoder"
-                f" makes {self.text_encoder.dim}: it was trained with another"
+                f"the U-Net was trained with a {kind.TYPES[0]!r}, the text encoder is a"
+                f" {encoder.TYPES[0]!r}"
             )
+        if encoder is not None and encoder.dim != shape.text_dim:
+            raise UserError(
+                f"the U-Net takes text embeddings of width {shape.text_dim}, the text encoder"
+                f" makes {encoder.dim}: it was trained with another"
+            )
+
+    def check_whole(self, source: Path) -> None:
+        """Raises UserError unless there is all that a text needs to become a mel."""
+        names = ("unet", "vae", "text_encoder")
+        if missing := [name for name in names if getattr(self, name) is None]:
+            raise UserError(f"{source}: no whole text-to-audio model; {', '.join(missing)} missing")
+        self.check()
 
     def write(self, folder: Path, source: str) -> list[str]:
         """Writes `folder`, whole or not at all; returns what is in it and how to use it.
@@ -79,7 +93,7 @@ class Imported:
         parts = (self.unet, self.text_encoder, self.vae, self.vocoder)
         alone = sum(part is not None for part in parts) == 1
         vae_in, vocoder_in = ("", "") if alone else ("vae", "vocoder")
-        lines = []
+        lines = [f"note: {note}" for note in self.notes]
         settings = dataclasses.replace(self.settings, made_from={"imported_from": source})
         if self.vocoder is not None:
             settings = dataclasses.replace(settings, vocoder="vocoder")

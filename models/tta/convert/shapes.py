@@ -32,26 +32,33 @@ def vae_shape(tensors: dict[str, Tensor], source: Path) -> AutoencoderKLConfig:
         )
 
 
-def unet_shape(tensors: dict[str, Tensor], num_heads: int, source: Path) -> UNetConfig:
+def unet_shape(tensors: dict[str, Tensor], num_heads: int | list[int], source: Path) -> UNetConfig:
     """The config of a U-Net with these weights; they do not tell the number of heads."""
     with _named(source, "a U-Net with attention to a text"):
         model_channels, in_channels = tensors["conv_in.weight"].shape[:2]
         widths = _widths(tensors, "down_blocks")
-        transformers = "mid_block.attentions.0.transformer_blocks"
+        middle, projected = "mid_block.attentions.0", tensors.get("class_embedding.weight")
+        attends = [_count(tensors, f"down_blocks.{n}.attentions") for n in range(len(widths))]
+        depths = [
+            _count(tensors, f"down_blocks.{n}.attentions.0.transformer_blocks")
+            for n in range(len(widths))
+        ]
+        # A level without attention has no depth; the middle has that of the lowest.
+        depths[-1] = _count(tensors, f"{middle}.transformer_blocks")
+        depths = [depth or depths[-1] for depth in depths]
+        text_dim = tensors[f"{middle}.transformer_blocks.0.attn2.to_k.weight"].shape[1]
         return UNetConfig(
             in_channels=in_channels,
             out_channels=tensors["conv_out.weight"].shape[0],
             model_channels=model_channels,
             channel_mult=[width // model_channels for width in widths],
             num_res_blocks=_count(tensors, "down_blocks.0.resnets"),
-            attention_resolutions=[
-                2**level
-                for level in reversed(range(len(widths)))
-                if _count(tensors, f"down_blocks.{level}.attentions")
-            ],
+            attention_resolutions=[2**n for n in reversed(range(len(widths))) if attends[n]],
             num_heads=num_heads,
-            transformer_depth=_count(tensors, transformers),
-            context_dim=tensors[f"{transformers}.0.attn2.to_k.weight"].shape[1],
+            transformer_depth=depths[0] if len(set(depths)) == 1 else depths,
+            context_dim=text_dim if projected is None else None,
+            class_embed_dim=None if projected is None else projected.shape[1],
+            linear_projections=tensors[f"{middle}.proj_in.weight"].dim() == 2,
         )
 
 
@@ -110,17 +117,24 @@ def vae_settings(shape: AutoencoderKLConfig) -> dict:
 
 def unet_settings(shape: UNetConfig) -> dict:
     """Arguments of diffusers.UNet2DConditionModel for a U-Net of this shape."""
-    levels = len(shape.channel_mult)
-    attends = [2**level in shape.attention_resolutions for level in range(levels)]
+    levels = range(len(shape.channel_mult))
+    attends = [shape.attends(level) for level in levels]
+    widths = [shape.width(level) for level in levels]
+    with_time = shape.class_embed_dim is not None
     return {
         "in_channels": shape.in_channels,
         "out_channels": shape.out_channels,
-        "block_out_channels": [shape.model_channels * mult for mult in shape.channel_mult],
+        "block_out_channels": widths,
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],
         "layers_per_block": shape.num_res_blocks,
         "transformer_layers_per_block": shape.transformer_depth,
-        "cross_attention_dim": shape.context_dim,
+        # Its own width where it attends to the map, as it does without a text there.
+        "cross_attention_dim": widths if with_time else shape.context_dim,
+        "class_embed_type": "simple_projection" if with_time else None,
+        "projection_class_embeddings_input_dim": shape.class_embed_dim,
+        "class_embeddings_concat": with_time,
+        "use_linear_projection": shape.linear_projections,
         "attention_head_dim": shape.num_heads,  # its name there; it counts heads
         "norm_num_groups": shape.norm_groups,
     }

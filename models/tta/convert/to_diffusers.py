@@ -20,6 +20,7 @@ from models.vocoders.load import Vocoder
 from models.vocoders.saved import TrainedVocos
 from processors.mel import SETTINGS_FILE
 from utils.checkpoint import read_json, whole_folder, write_json
+from utils.errors import UserError
 
 
 def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> None:
@@ -30,6 +31,16 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
+    faults = {
+        "CLAP's embedding of the text": pipeline.settings.unet.class_embed_dim is not None,
+        "odd sizes cropped behind the convolution": pipeline.settings.unet.odd_sizes == "crop",
+        "pads seen beside the negative text": pipeline.settings.pads_negative,
+    }
+    if wrong := [name for name, is_so in faults.items() if is_so]:
+        raise UserError(
+            f"an export cannot do what this model does: {', '.join(wrong)}; it would sound"
+            " otherwise there than here"
+        )
     settings, vae, text_encoder = pipeline.settings, pipeline.vae, pipeline.text_encoder
     vae_arguments = {**vae_settings(vae.config), "scaling_factor": 1 / float(vae.latent_std)}
     vae_weights = {name: v for name, v in vae.state_dict().items() if name != "latent_std"}

@@ -162,7 +162,7 @@ def read_references(
     captions: dict[str, list[str]] = defaultdict(list)
     kinds: dict[str, str | None] = {}
     for record in splits[split]:
-        captions[record["Uid"]].append(record["Caption"])
+        captions[record["Uid"]] += [record["Caption"]] if record["Caption"] else []
         kinds.setdefault(record["Uid"], record.get("kind") or None)
     found, missing = find_sounds(folder, records)
     clips = [

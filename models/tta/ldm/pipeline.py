@@ -16,6 +16,7 @@ from config.schema import AudioLDMExperiment, MelConfig
 from config.typed_json import ConfigError, build, typed
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import load_vae, save_vae
+from models.tta.ldm.clap_text import ClapText
 from models.tta.ldm.known import Known, last_part, noised, sample_around
 from models.tta.ldm.sampling import (
     Denoiser,
@@ -51,6 +52,7 @@ class PipelineSettings:
     vocoder: str  # likewise: a name, or a folder in this one
     mixed_precision: str  # "auto", "no" or "bf16"
     made_from: dict[str, str]  # for people: data sets, commit and versions, or what was imported
+    pads_negative: bool = False  # see `TextEncoder.encode_guided`
 
     @classmethod
     def of(cls, config: AudioLDMExperiment) -> PipelineSettings:
@@ -104,6 +106,11 @@ def _from_training(config: dict[str, Any]) -> dict[str, Any]:
             **made_with,
         },
     }
+
+
+def text_encoder_class(unet: UNetConfig) -> type[TextEncoder]:
+    """What encodes the texts of such a U-Net: a T5, or CLAP where a text is one vector."""
+    return TextEncoder if unet.class_embed_dim is None else ClapText
 
 
 class Pipeline:
@@ -221,7 +228,10 @@ def read_pipeline(folder: Path, kind: type[Pipeline] = Pipeline) -> Pipeline:
     settings = kind.settings_type.read(folder)
     saved = load_vae(folder / "vae")
     check_mel(settings.mel, saved.mel, folder / "vae")
-    text = TextEncoder.from_pretrained(str(folder / "text_encoder"), settings.max_tokens)
+    text = text_encoder_class(settings.unet).from_pretrained(
+        str(folder / "text_encoder"), settings.max_tokens
+    )
+    text.pads_negative = settings.pads_negative
     unet = UNet(settings.unet)
     weights = folder / kind.weights_file
     load_weights(unet, load_tensors(weights), weights)

@@ -45,6 +45,9 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {"use_karras_sigmas": True}),
 }
 
+# The same by the schedule's timestep_spacing "leading", as they were in AudioLDM and Amphion.
+LEADING = {"ddim": "DDIMScheduler", "pndm": "PNDMScheduler"}
+
 
 @typed
 class SamplingSettings:
@@ -180,10 +183,8 @@ def guided(
     batch; without it the negative text is not needed.
     """
     both = scale != 1
-    count = len(texts)
-    context = unet.prepare_text(
-        *text_encoder.encode([*texts, *([negative] * count)] if both else list(texts))
-    )
+    text = text_encoder.encode_guided(texts, negative) if both else text_encoder.encode(texts)
+    context = unet.prepare_text(*text)
     network = None
 
     def denoise(latent: Tensor, timestep: Tensor) -> Tensor:
@@ -234,8 +235,11 @@ def make_scheduler(name: str, schedule: NoiseSchedulerConfig, num_steps: int) ->
     import diffusers  # takes seconds
 
     class_name, besides = SAMPLERS[name]
-    settings = {**dataclasses.asdict(schedule), **besides}
-    if name == "ddim":
+    leading = schedule.timestep_spacing == "leading" and name in LEADING
+    if leading:
+        class_name, besides = LEADING[name], {"timestep_spacing": "leading"}
+    settings = {**dataclasses.asdict(schedule), "timestep_spacing": "linspace", **besides}
+    if name == "ddim" and not leading:
         settings["final_sigmas_type"] = "zero" if schedule.set_alpha_to_one else "sigma_min"
     scheduler = getattr(diffusers, class_name).from_config(settings)
     scheduler.set_timesteps(num_steps)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from tokenizers import (
@@ -28,6 +28,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
     T5EncoderModel,
@@ -49,15 +50,25 @@ class TextEncoder(nn.Module):
         model: the T5 encoder, in float32.
         tokenizer: its tokenizer.
         max_tokens: longer texts are cut to this many tokens, of which </s> is the last.
+        pads_negative: see `encode_guided`.
     """
 
+    TYPES: ClassVar = ("t5",)  # transformers' names of the models that are taken
+    EXAMPLES: ClassVar = "google-t5/t5-base or google/flan-t5-large are"
+    MODEL: ClassVar = T5EncoderModel
+
     def __init__(
-        self, model: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, max_tokens: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        max_tokens: int,
+        pads_negative: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.pads_negative = pads_negative
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str, max_tokens: int) -> TextEncoder:
@@ -68,15 +79,14 @@ class TextEncoder(nn.Module):
                 are missing or do not belong together.
         """
         config = _fetch(AutoConfig.from_pretrained, name_or_folder)
-        if config.model_type != "t5":
+        if config.model_type not in cls.TYPES:
             raise UserError(
-                f"text encoder {name_or_folder!r} is a {config.model_type!r}; it must be a 't5',"
-                " as google-t5/t5-base or google/flan-t5-large are"
+                f"text encoder {name_or_folder!r} is a {config.model_type!r}; it must be a"
+                f" {cls.TYPES[0]!r}, as {cls.EXAMPLES}"
             )
         model, report = _fetch(
-            T5EncoderModel.from_pretrained,
+            cls.MODEL.from_pretrained,
             name_or_folder,
-            config=config,
             use_safetensors=True,  # no pickles
             dtype=torch.float32,
             output_loading_info=True,
@@ -84,7 +94,8 @@ class TextEncoder(nn.Module):
         if report["missing_keys"]:
             raise UserError(
                 f"text encoder {name_or_folder!r}: its weights lack"
-                f" {', '.join(sorted(report['missing_keys'])[:5])}; they are not those of a T5"
+                f" {', '.join(sorted(report['missing_keys'])[:5])}; they are not those of a"
+                f" {cls.TYPES[0].upper()}"
             )
         tokenizer = _fetch(AutoTokenizer.from_pretrained, name_or_folder)
         for name in ("is_local", "local_files_only"):  # of this call, not to be saved
@@ -119,8 +130,7 @@ class TextEncoder(nn.Module):
 
         Every row ends with </s>, which is all there is to the empty text; then come pads.
         """
-        end = self.tokenizer.eos_token_id
-        rows = [torch.tensor([*row[: self.max_tokens - 1], end]) for row in self._words(texts)]
+        rows = [torch.tensor(self._with_ends(row)) for row in self._words(texts)]
         lengths = torch.tensor([len(row) for row in rows])
         pad = self.tokenizer.pad_token_id
         token_ids = torch.full((len(rows), padded_length(int(lengths.max()))), pad)
@@ -130,7 +140,8 @@ class TextEncoder(nn.Module):
 
     def is_cut(self, text: str) -> bool:
         """Whether `max_tokens` leaves out the end of the text."""
-        return len(self._words([text])[0]) > self.max_tokens - 1
+        words = self._words([text])[0]
+        return len(self._with_ends(words)) < len(words) + len(self._with_ends([]))
 
     def unknown_share(self, texts: Sequence[str]) -> float:
         """How many of the texts' tokens are <unk>, of 1."""
@@ -180,6 +191,10 @@ class TextEncoder(nn.Module):
         encoded = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
         return encoded.input_ids
 
+    def _with_ends(self, words: list[int]) -> list[int]:
+        """The tokens of a text, cut to `max_tokens`."""
+        return [*words[: self.max_tokens - 1], self.tokenizer.eos_token_id]
+
     def forward(self, token_ids: torch.Tensor, text_mask: torch.Tensor) -> torch.Tensor:
         """token_ids and text_mask [B, L] -> text_emb [B, L, D] float32; what pads hold is void.
 
@@ -194,6 +209,20 @@ class TextEncoder(nn.Module):
         token_ids, text_mask = (part.to(self.model.device) for part in self.tokenize(texts))
         return self(token_ids, text_mask), text_mask
 
+    def encode_guided(
+        self, texts: Sequence[str], negative: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `encode`, of the texts and, behind them, of the negative text once for each.
+
+        With `pads_negative` the negative text is filled up with pads to the length of the text that
+        it stands beside, and they are seen like tokens: so it is in Amphion's sampling.
+        """
+        both = [*texts, *([negative] * len(texts))]
+        token_ids, text_mask = (part.to(self.model.device) for part in self.tokenize(both))
+        if self.pads_negative:
+            text_mask[len(texts) :] |= text_mask[: len(texts)]
+        return self(token_ids, text_mask), text_mask
+
     def save(self, folder: str | Path) -> None:
         """Writes model and tokenizer in transformers' format, for `from_pretrained`."""
         with _silent():
@@ -202,15 +231,25 @@ class TextEncoder(nn.Module):
 
     def fingerprint(self) -> str:
         """Twelve hex digits that change when a weight or the tokenizer does."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest = _digest(self.model)
         tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
         # What a call of the tokenizer leaves behind in it; `tokenize` goes without.
         tokenizer.pop("truncation"), tokenizer.pop("padding")
         digest.update(json.dumps(tokenizer, sort_keys=True).encode())
         return digest.hexdigest()[:12]
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """Twelve hex digits that change when a weight does."""
+    return _digest(model).hexdigest()[:12]
+
+
+def _digest(model: nn.Module) -> hashlib._Hash:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest
 
 
 @contextmanager

@@ -10,13 +10,19 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from config.model_schema import AutoencoderKLConfig
-from config.schema import Config, PreprocessConfig
+from config.schema import Config
 from models.base.task import Loss, Sample
 from models.tta.autoencoder.saved import load_vae
+from models.tta.convert.published import find_model
 from models.tta.latent_task import LatentTask
+from models.tta.ldm.conditions import (
+    check_captioned,
+    check_latent,
+    check_start,
+    embed_sounds,
+)
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
-from models.tta.ldm.pipeline import Pipeline, PipelineSettings
+from models.tta.ldm.pipeline import Pipeline, PipelineSettings, text_encoder_class
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.load import load_vocoder
@@ -35,6 +41,7 @@ from utils.run_folder import WEIGHTS, find_weights
 from utils.seeds import generator
 
 EVALUATED = 16  # captions of valid.json that train.evaluation hears, too
+DROPPED = ""  # what a caption becomes with `caption_dropout`; a sound without caption has None
 
 
 class AudioLDMTraining(LatentTask):
@@ -53,15 +60,20 @@ class AudioLDMTraining(LatentTask):
             self.notes.append(f"starts from the weights in {start}")
         self._take_vae(checkpoint, start)
         self.trains_text = config.model.text_encoder.learns
+        self.from_sounds = config.model.conditioner == "clap"
+        if not self.from_sounds:
+            check_captioned(self.train_records + self.valid_records)
         self.text_encoder = self._make_text_encoder(checkpoint, start)
-        captions = (record["Caption"] for record in self.train_records)
-        self.notes += self.text_encoder.check_captions(captions)
+        if not self.from_sounds:
+            captions = (record["Caption"] for record in self.train_records)
+            self.notes += self.text_encoder.check_captions(captions)
         self.unet = UNet(config.model.audioldm)
         if start:
             self._load_unet(start)
-        if self.text_encoder.dim != config.model.audioldm.context_dim:
+        if self.text_encoder.dim != config.model.audioldm.text_dim:
+            name = "class_embed_dim" if self.from_sounds else "context_dim"
             raise UserError(
-                f"model.audioldm.context_dim {config.model.audioldm.context_dim} must be"
+                f"model.audioldm.{name} {config.model.audioldm.text_dim} must be"
                 f" {self.text_encoder.dim}, the width of the text encoder"
                 f" {config.model.text_encoder.pretrained}"
             )
@@ -81,8 +93,8 @@ class AudioLDMTraining(LatentTask):
         config = self.config
         if not config.train.init_from:
             return None
-        start = find_weights(config.train.init_from, config.log_dir, "AudioLDM")
-        check_mel(config.preprocess.mel, PipelineSettings.read(start).mel, start)
+        start = find_model(config.train.init_from, config.log_dir)
+        check_start(config, start)
         return start
 
     def _load_unet(self, start: Path) -> None:
@@ -148,7 +160,8 @@ class AudioLDMTraining(LatentTask):
         # One that learns goes on from where the U-Net's weights come from.
         beside = start if checkpoint or text.learns else None
         source = str(beside / "text_encoder") if beside else text.pretrained
-        encoder = TextEncoder.from_pretrained(source, text.max_tokens)
+        kind = text_encoder_class(self.config.model.audioldm)
+        encoder = kind.from_pretrained(source, text.max_tokens)
         return encoder.requires_grad_(text.learns)
 
     # ------------------------------------------------------------ data
@@ -169,8 +182,12 @@ class AudioLDMTraining(LatentTask):
             self.accelerator,
         )
         self.stream = ClipStream(len(self.train_records), self.seed)
-        self.texts = None
-        if not self.trains_text:
+        self.texts = self.sounds = None
+        if self.from_sounds:
+            self.sounds = embed_sounds(config, clips, self.latents.windows, cache, self.accelerator)
+            with torch.no_grad():
+                self.empty_text = encoder.encode([""])[0][0].cpu()  # [1, D]
+        elif not self.trains_text:
             captions = [record["Caption"] for record in self._records]
             self.texts = build_text_cache(
                 cache, captions, encoder, encoder.fingerprint(), self.accelerator
@@ -198,8 +215,14 @@ class AudioLDMTraining(LatentTask):
             keep = True
             if random is not None:
                 keep = random.random() >= dropout
-            captions.append(self._records[number]["Caption"] if keep else "")
+            captions.append(self._records[number]["Caption"] if keep else DROPPED)
         batch = {"posterior": self.latents.posteriors(windows), "windows": windows}
+        if self.sounds is not None:
+            heard = self.sounds.take(np.asarray(windows, dtype=np.int64))[:, None].float()
+            dropped = torch.tensor([text == DROPPED for text in captions], device=heard.device)
+            text_emb = torch.where(dropped[:, None, None], self.empty_text.to(heard), heard)
+            mask = torch.ones(text_emb.shape[:2], dtype=torch.bool, device=heard.device)
+            return {**batch, "text_emb": text_emb, "text_mask": mask}
         if self.texts:
             text_emb, mask = self.texts.batch(captions)
             return {**batch, "text_emb": text_emb, "text_mask": mask}
@@ -320,24 +343,6 @@ class AudioLDMTraining(LatentTask):
     def save_training(self, folder: Path) -> None:
         """The weights that learn; those that `save_for_inference` writes are their average."""
         save_tensors(folder / "learning.safetensors", self.objective.state_dict())
-
-
-def check_latent(
-    latent: Sequence[int], vae: AutoencoderKLConfig, preprocess: PreprocessConfig, source: Path
-) -> None:
-    """Raises UserError unless the VAE in `source` gives latents [z, height, width] = `latent`."""
-    for name in ("n_mel", "segment_frames"):
-        if getattr(preprocess, name) % vae.downsampling:
-            raise UserError(
-                f"preprocess.{name} {getattr(preprocess, name)} must be a multiple of"
-                f" {vae.downsampling}, the downsampling of the VAE in {source}"
-            )
-    found = list(vae.latent_shape(preprocess.n_mel, preprocess.segment_frames))
-    if list(latent) != found:
-        raise UserError(
-            f"the VAE in {source} gives latents {found}, and this model is for {list(latent)}: take"
-            " a VAE that fits (model.autoencoder_path), or a config for this latent (model.latent)"
-        )
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], Path]:

@@ -21,7 +21,8 @@ EPS = 1e-5  # of the residual blocks' group norms
 TRANSFORMER_EPS = 1e-6
 
 
-LevelText = list[list[KeysValues]]  # for each attention of a level what `SpatialTransformer` wants
+# For each attention of a level what `SpatialTransformer` wants.
+LevelText = list[list[KeysValues | None]]
 
 
 class TextContext(NamedTuple):
@@ -30,6 +31,7 @@ class TextContext(NamedTuple):
     down: list[LevelText]
     middle: LevelText
     up: list[LevelText]
+    embedding: torch.Tensor | None = None  # [B, time_width], beside the time's
 
 
 def timestep_embedding(timesteps: torch.Tensor, dim: int) -> torch.Tensor:
@@ -46,6 +48,11 @@ def timestep_embedding(timesteps: torch.Tensor, dim: int) -> torch.Tensor:
 def time_width(config: UNetConfig) -> int:
     """Of the time embedding: four times the width of the highest level."""
     return 4 * config.model_channels * config.channel_mult[0]
+
+
+def block_embedding_width(config: UNetConfig) -> int:
+    """Of what the residual blocks are told: the time, and beside it a text of one vector."""
+    return time_width(config) * (1 if config.class_embed_dim is None else 2)
 
 
 class TimeEmbedding(nn.Module):
@@ -74,28 +81,31 @@ class Level(nn.Module):
     gradient_checkpointing = False
 
     def __init__(
-        self, config: UNetConfig, widths_in: list[int], width_out: int, attention: bool
+        self, config: UNetConfig, level: int, widths_in: list[int], attention: bool
     ) -> None:
         super().__init__()
-        time_channels = time_width(config)
+        width, time_channels = config.width(level), block_embedding_width(config)
         norm = Norm(config.norm_groups, EPS)
         self.resnets = nn.ModuleList(
-            ResnetBlock(width_in, width_out, norm, time_channels) for width_in in widths_in
+            ResnetBlock(width_in, width, norm, time_channels) for width_in in widths_in
         )
         self.attentions = nn.ModuleList(
             SpatialTransformer(
-                width_out,
-                config.num_heads,
+                width,
+                config.at_level("num_heads", level),
                 config.context_dim,
-                config.transformer_depth,
+                config.at_level("transformer_depth", level),
                 Norm(config.norm_groups, TRANSFORMER_EPS),
+                config.linear_projections,
             )
             for _ in widths_in
             if attention
         )
 
-    def text_keys_values(self, text_emb: torch.Tensor, mask: torch.Tensor) -> LevelText:
-        """text_emb [B, L, D], mask [B, 1, 1, L], True on tokens."""
+    def text_keys_values(
+        self, text_emb: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> LevelText:
+        """text_emb [B, L, D], mask [B, 1, 1, L], True on tokens; None: no text is attended to."""
         return [attention.text_keys_values(text_emb, mask) for attention in self.attentions]
 
     def run(self, block: nn.Module, *inputs) -> torch.Tensor:
@@ -116,14 +126,14 @@ class Level(nn.Module):
 
 
 class DownLevel(Level):
-    """A level on the way down; `last`: the lowest, which is not halved."""
+    """A level on the way down; the lowest is not halved."""
 
-    def __init__(
-        self, config: UNetConfig, width_in: int, width_out: int, attention: bool, last: bool
-    ) -> None:
-        widths_in = [width_in] + [width_out] * (config.num_res_blocks - 1)
-        super().__init__(config, widths_in, width_out, attention)
-        self.downsamplers = nn.ModuleList([] if last else [Downsample(width_out, pad_end=False)])
+    def __init__(self, config: UNetConfig, level: int, width_in: int) -> None:
+        width = config.width(level)
+        widths_in = [width_in] + [width] * (config.num_res_blocks - 1)
+        super().__init__(config, level, widths_in, config.attends(level))
+        last = level == config.lowest
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(width, pad_end=False)])
 
     def forward(
         self, x: torch.Tensor, time_emb: torch.Tensor, text: LevelText
@@ -141,10 +151,11 @@ class DownLevel(Level):
 class MiddleLevel(Level):
     """Two residual blocks and one attention, between them."""
 
-    def __init__(self, config: UNetConfig, width: int) -> None:
-        super().__init__(config, [width], width, attention=True)
+    def __init__(self, config: UNetConfig) -> None:
+        width = config.width(config.lowest)
+        super().__init__(config, config.lowest, [width], attention=True)
         norm = Norm(config.norm_groups, EPS)
-        self.resnets.append(ResnetBlock(width, width, norm, time_width(config)))
+        self.resnets.append(ResnetBlock(width, width, norm, block_embedding_width(config)))
 
     def forward(self, x: torch.Tensor, time_emb: torch.Tensor, text: LevelText) -> torch.Tensor:
         """x [B, C, H, W] -> [B, C, H, W]"""
@@ -153,7 +164,7 @@ class MiddleLevel(Level):
 
 
 class UpLevel(Level):
-    """A level on the way up, where each residual block also gets a skip; `last`: the highest.
+    """A level on the way up, where each residual block also gets a skip.
 
     Args:
         width_in: of what comes from below.
@@ -163,16 +174,16 @@ class UpLevel(Level):
     def __init__(
         self,
         config: UNetConfig,
+        level: int,
         width_in: int,
         widths_skip: list[int],
-        width_out: int,
-        attention: bool,
-        last: bool,
     ) -> None:
-        widths = [width_in] + [width_out] * (len(widths_skip) - 1)
+        width = config.width(level)
+        widths = [width_in] + [width] * (len(widths_skip) - 1)
         widths_in = [width + skip for width, skip in zip(widths, widths_skip, strict=True)]
-        super().__init__(config, widths_in, width_out, attention)
-        self.upsamplers = nn.ModuleList([] if last else [Upsample(width_out)])
+        super().__init__(config, level, widths_in, config.attends(level))
+        crop_last = config.odd_sizes == "crop"
+        self.upsamplers = nn.ModuleList([Upsample(width, crop_last)] if level else [])
 
     def forward(
         self,
@@ -200,25 +211,22 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        widths = [config.model_channels * mult for mult in config.channel_mult]
-        attends = [2**level in config.attention_resolutions for level in range(len(widths))]
-        lowest = len(widths) - 1
+        widths = [config.width(level) for level in range(config.lowest + 1)]
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], time_width(config))
+        vector = config.class_embed_dim
+        self.class_embedding = nn.Linear(vector, time_width(config)) if vector else None
         self.down_blocks = nn.ModuleList()
         widths_skip = [widths[0]]
         for level, width in enumerate(widths):
-            width_in, last = widths_skip[-1], level == lowest
-            self.down_blocks.append(DownLevel(config, width_in, width, attends[level], last))
-            widths_skip += [width] * (config.num_res_blocks + (not last))
-        self.mid_block = MiddleLevel(config, widths[-1])
+            self.down_blocks.append(DownLevel(config, level, widths_skip[-1]))
+            widths_skip += [width] * (config.num_res_blocks + (level < config.lowest))
+        self.mid_block = MiddleLevel(config)
         self.up_blocks = nn.ModuleList()
         width_in = widths[-1]
         for level, width in reversed(list(enumerate(widths))):
             used = [widths_skip.pop() for _ in range(config.num_res_blocks + 1)]
-            self.up_blocks.append(
-                UpLevel(config, width_in, used, width, attends[level], last=level == 0)
-            )
+            self.up_blocks.append(UpLevel(config, level, width_in, used))
             width_in = width
         self.conv_norm_out = Norm(config.norm_groups, EPS).over(widths[0])
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
@@ -248,12 +256,22 @@ class UNet(nn.Module):
         return self.conv_in.weight.dtype
 
     def prepare_text(self, text_emb: torch.Tensor, text_mask: torch.Tensor) -> TextContext:
-        """text_emb [B, L, D], text_mask [B, L] (1 on tokens, at least one) -> `context`."""
-        text = text_emb.to(self._dtype), text_mask.bool()[:, None, None, :]
+        """text_emb [B, L, D], text_mask [B, L] (1 on tokens, at least one) -> `context`.
+
+        With `class_embed_dim`, the text is its first vector and goes along with the time; the
+        attentions that look up a text elsewhere then look at the map itself (Liu et al. 2023,
+        arXiv:2301.12503).
+        """
+        text_emb = text_emb.to(self._dtype)
+        if self.class_embedding is None:
+            text, embedding = (text_emb, text_mask.bool()[:, None, None, :]), None
+        else:
+            text, embedding = (None, None), self.class_embedding(text_emb[:, 0])
         return TextContext(
             down=[level.text_keys_values(*text) for level in self.down_blocks],
             middle=self.mid_block.text_keys_values(*text),
             up=[level.text_keys_values(*text) for level in self.up_blocks],
+            embedding=embedding,
         )
 
     def forward(
@@ -279,7 +297,10 @@ class UNet(nn.Module):
         if context is None:
             context = self.prepare_text(text_emb, text_mask)
         # Every block starts with the SiLU of the embedding, so it is taken once.
-        time_emb = F.silu(self.time_embedding(timesteps)).to(self._dtype)
+        time_emb = self.time_embedding(timesteps)
+        if context.embedding is not None:
+            time_emb = torch.cat([time_emb, context.embedding.float()], dim=1)
+        time_emb = F.silu(time_emb).to(self._dtype)
         x = self.conv_in(latent.to(self._dtype))
         skips = [x]
         for level, text in zip(self.down_blocks, context.down, strict=True):

@@ -12,7 +12,8 @@ from bins.tta.train import make_task
 from config.model_schema import AutoencoderKLConfig
 from models.base.accelerator import make_accelerator
 from models.tta.autoencoder.saved import load_vae, save_vae
-from models.tta.ldm.training import AudioLDMTraining, check_latent
+from models.tta.ldm.conditions import check_latent
+from models.tta.ldm.training import AudioLDMTraining
 from tests import tiny
 from tests.compare import scalars
 from utils.errors import UserError

@@ -8,6 +8,7 @@ import torch
 from config.load import load_config
 from config.model_schema import UNetConfig
 from models.tta.ldm.unet import UNet, timestep_embedding
+from utils.errors import UserError
 
 SMALL = UNetConfig(
     in_channels=4,
@@ -30,6 +31,12 @@ VARIANTS = {
     "one residual block": dataclasses.replace(SMALL, num_res_blocks=1, num_heads=4),
     "one level": dataclasses.replace(SMALL, channel_mult=[2], attention_resolutions=[1]),
     "more channels in": dataclasses.replace(SMALL, in_channels=8),
+    "matrices, and levels of their own": dataclasses.replace(
+        SMALL, linear_projections=True, num_heads=[1, 4, 2], transformer_depth=[1, 2, 3]
+    ),
+    "a vector beside the time": dataclasses.replace(
+        SMALL, context_dim=None, class_embed_dim=12, attention_resolutions=[4, 2]
+    ),
 }
 
 
@@ -45,7 +52,12 @@ def theirs(config: UNetConfig) -> diffusers.UNet2DConditionModel:
         down_block_types=["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         up_block_types=["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
         transformer_layers_per_block=config.transformer_depth,
-        cross_attention_dim=config.context_dim,
+        # AudioLDM's blocks attend to the map twice, where others look up a text.
+        cross_attention_dim=config.context_dim or widths,
+        class_embed_type="simple_projection" if config.class_embed_dim else None,
+        projection_class_embeddings_input_dim=config.class_embed_dim,
+        class_embeddings_concat=bool(config.class_embed_dim),
+        use_linear_projection=config.linear_projections,
         attention_head_dim=config.num_heads,  # its name there; it counts heads
     )
 
@@ -66,7 +78,7 @@ def batch(config: UNetConfig = SMALL, size: tuple[int, int] = (10, 39), seed: in
     """A latent, timesteps, text_emb and text_mask with 5, 1 and 3 tokens."""
     draw = torch.Generator().manual_seed(seed)
     latent = torch.randn(3, config.in_channels, *size, generator=draw)
-    text_emb = torch.randn(3, 5, config.context_dim, generator=draw)
+    text_emb = torch.randn(3, 5, config.text_dim, generator=draw)
     text_mask = torch.arange(5)[None] < torch.tensor([5, 1, 3])[:, None]
     return latent, torch.tensor([0, 500, 999]), text_emb, text_mask
 
@@ -83,9 +95,58 @@ def test_agrees_with_diffusers(name):
     reference = theirs(config)
     ours = with_weights_of(reference, config)
     latent, timesteps, text_emb, text_mask = batch(config, (4, 6))
-    expected = reference(latent, timesteps, text_emb, encoder_attention_mask=text_mask).sample
+    given = {"encoder_hidden_states": text_emb, "encoder_attention_mask": text_mask}
+    if config.class_embed_dim:
+        given = {"encoder_hidden_states": None, "class_labels": text_emb[:, 0]}
+    expected = reference(latent, timesteps, **given).sample
     assert expected.std() > 0.01
     assert_close(ours(latent, timesteps, text_emb, text_mask), expected)
+
+
+class ConvolvesFirst(torch.nn.Module):
+    """diffusers' upsampling with Amphion's order: to twice the size, convolved, then cropped."""
+
+    def __init__(self, upsample: torch.nn.Module) -> None:
+        super().__init__()
+        self.conv = upsample.conv
+
+    def forward(self, x: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+        x = self.conv(torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return x[:, :, : size[0], : size[1]] if size is not None else x
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(10, 39), (5, 7), (8, 4)])
+def test_odd_sizes_cropped_behind_the_convolution(unet, size):
+    reference = theirs(SMALL)
+    reference.load_state_dict(unet.state_dict())
+    for block in reference.up_blocks[:-1]:
+        block.upsamplers[0] = ConvolvesFirst(block.upsamplers[0])
+    ours = UNet(dataclasses.replace(SMALL, odd_sizes="crop"))
+    ours.load_state_dict(unet.state_dict())
+    latent, timesteps, text_emb, text_mask = batch(size=size)
+    expected = reference(latent, timesteps, text_emb, encoder_attention_mask=text_mask).sample
+    result = ours(latent, timesteps, text_emb, text_mask)
+    assert_close(result, expected)
+    resized = unet(latent, timesteps, text_emb, text_mask)
+    assert torch.allclose(result, resized, atol=1e-5) == (size == (8, 4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_heads": [8, 8]}, r"num_heads \[8, 8\] must be one number, or one for each of the 3"),
+        ({"num_heads": [8, 8, 7]}, "num_heads 7 must divide model_channels x channel_mult = 64"),
+        (
+            {"class_embed_dim": 12},
+            "context_dim 24 and class_embed_dim 12: one of them must be null",
+        ),
+        ({"context_dim": None}, "context_dim None and class_embed_dim None: one of them must be"),
+    ],
+)
+def test_options_that_do_not_fit(changes, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(SMALL, **changes)
 
 
 @torch.no_grad()

@@ -1,0 +1,104 @@
+"""What stage 2 is conditioned on, and whether data and weights to start from fit the config."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config.model_schema import AutoencoderKLConfig, UNetConfig
+from config.schema import AudioLDMExperiment, PreprocessConfig
+from models.tta.evaluation.hub_models import CLAP, CLAP_RATE
+from models.tta.ldm.pipeline import PipelineSettings
+from models.tta.ldm.text_encoder import weights_fingerprint
+from processors.cache import Rows
+from processors.dataset import mel_frames
+from processors.mel import check_mel
+from processors.metadata import mel_path
+from processors.sound_embedding import build_sound_cache
+from processors.wav_dataset import pcm_path
+from utils.errors import UserError
+from utils.hub import model_folder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def embed_sounds(
+    config: AudioLDMExperiment,
+    clips: Sequence[dict],
+    windows: Sequence[tuple[int, int]],
+    cache: Path,
+    accelerator: Accelerator,
+) -> Rows:
+    """CLAP's embedding of every window of every clip [windows, D], built or found in `cache`.
+
+    Args:
+        windows: the clip and the first frame of each, as the cache of latents has them.
+    """
+    preprocess, name = config.preprocess, config.model.text_encoder.pretrained
+    clap = CLAP(model_folder(name)).to(accelerator.device).eval()
+    lengths = [mel_frames(mel_path(config, clip)) for clip in clips]
+    paths, hop = [pcm_path(config, clip) for clip in clips], preprocess.hop_size
+    crops = [
+        (paths[clip], start * hop, min(preprocess.segment_frames, lengths[clip] - start) * hop)
+        for clip, start in windows
+    ]
+    fingerprint = weights_fingerprint(clap.net)
+    return build_sound_cache(
+        cache, crops, preprocess.sample_rate, CLAP_RATE, clap, fingerprint, accelerator
+    )
+
+
+def check_captioned(records: Sequence[dict]) -> None:
+    """Raises UserError where there are clips without a caption, of which a T5 learns nothing."""
+    bare = [record["Uid"] for record in records if record["Caption"] is None]
+    if bare:
+        raise UserError(
+            f"{len(bare)} of {len(records)} records have no caption, such as {bare[0]!r}: caption"
+            " them (captions.csv: file,caption), or learn from the sounds alone"
+            " (egs/tta/audioldm/exp_config_clap.json, model.conditioner=clap)"
+        )
+
+
+def check_latent(
+    latent: Sequence[int], vae: AutoencoderKLConfig, preprocess: PreprocessConfig, source: Path
+) -> None:
+    """Raises UserError unless the VAE in `source` gives latents [z, height, width] = `latent`."""
+    for name in ("n_mel", "segment_frames"):
+        if getattr(preprocess, name) % vae.downsampling:
+            raise UserError(
+                f"preprocess.{name} {getattr(preprocess, name)} must be a multiple of"
+                f" {vae.downsampling}, the downsampling of the VAE in {source}"
+            )
+    found = list(vae.latent_shape(preprocess.n_mel, preprocess.segment_frames))
+    if list(latent) != found:
+        raise UserError(
+            f"the VAE in {source} gives latents {found}, and this model is for {list(latent)}: take"
+            " a VAE that fits (model.autoencoder_path), or a config for this latent (model.latent)"
+        )
+
+
+def check_start(config: AudioLDMExperiment, start: Path) -> None:
+    """Raises UserError where the weights in `start` were made for another mel or network."""
+    settings = PipelineSettings.read(start)
+    check_mel(config.preprocess.mel, settings.mel, start)
+    ours, theirs = (_by_level(unet) for unet in (config.model.audioldm, settings.unet))
+    if different := [name for name in ours if ours[name] != theirs[name]]:
+        keys = " ".join(f"'model.audioldm.{name}={json.dumps(theirs[name])}'" for name in different)
+        raise UserError(
+            f"train.init_from {start}: of a U-Net of another shape than the config's; that one has"
+            f" {keys}"
+        )
+
+
+def _by_level(unet: UNetConfig) -> dict:
+    """The config as plain values, in the one form for those that can be written in several."""
+    per_level = {
+        name: [unet.at_level(name, level) for level in range(unet.lowest + 1)]
+        for name in ("num_heads", "transformer_depth")
+    }
+    attention = sorted(set(unet.attention_resolutions), reverse=True)
+    return {**dataclasses.asdict(unet), **per_level, "attention_resolutions": attention}

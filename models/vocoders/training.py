@@ -23,7 +23,7 @@ from models.vocoders.losses import (
 )
 from models.vocoders.saved import MODEL_TYPE, TrainedVocos, VocoderSettings, save_vocos
 from modules.ema import EMA
-from modules.optimizer import adamw
+from modules.optimizer import adamw, make_optimizer
 from processors.dataset import SILENCE, distinct_clips, mel_frames, read_batch, training_batches
 from processors.mel import MelExtractor, check_mel
 from processors.metadata import load_split, mel_path
@@ -103,7 +103,8 @@ class VocoderTraining:
             "discriminator": self.discriminators.to(device),
         }
         self.optimizers = {
-            name: adamw(module.parameters(), train.adam) for name, module in self.trainable.items()
+            "generator": make_optimizer(self.generator, train),
+            "discriminator": adamw(self.discriminators.parameters(), train.adam),
         }
         self.ema = EMA(self.generator, train.ema_decay) if train.ema_decay else None
         self.mel_loss = MultiScaleMelLoss(self.mel.sample_rate)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from config.schema import AdamConfig, TrainConfig
 
-
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of the quintic a x + b x^3 + c x^5
 NEWTON_SCHULZ_STEPS = 5
 MUON_MOMENTUM = 0.95
@@ -41,10 +40,10 @@ def adamw(parameters: Iterable[nn.Parameter], adam: AdamConfig) -> torch.optim.A
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), and AdamW for the rest.
 
-    A weight [out, ...] is a matrix of `out` rows. Its step is the momentum's nearest half-orthogonal
-    matrix, times 0.2 sqrt(longer side), so that learning rate and weight decay are AdamW's
-    (Liu et al. 2025, arXiv:2502.16982, eq. 4). Vectors, embeddings and matrices with a side
-    below 16, such as the first and the last convolution, go by AdamW.
+    A weight [out, ...] is a matrix of `out` rows. Its step is the half-orthogonal matrix next to
+    the momentum, times 0.2 sqrt(longer side), so that learning rate and weight decay are AdamW's
+    (Liu et al. 2025, arXiv:2502.16982, eq. 4). Vectors, embeddings and matrices with a side below
+    16, such as the first and the last convolution, go by AdamW.
 
     torch.optim.Muon takes nothing but matrices, orthogonalises in bfloat16, which CPUs are slow at,
     and has no inputs for clipping and skipping.
@@ -59,7 +58,8 @@ class Muon(torch.optim.Optimizer):
         known = {id(matrix) for matrix in matrices}
         others = [p for p in parameters if id(p) not in known]
         groups = [{"params": group} for group in (others, matrices) if group]
-        super().__init__(groups, {"lr": adam.lr, "weight_decay": adam.weight_decay, "fused": True})
+        defaults = {"lr": adam.lr, "weight_decay": adam.weight_decay, "fused": True}
+        super().__init__(groups, defaults)
         self.others, self.matrices = adamw(others, adam) if others else None, matrices
 
     @torch.no_grad()

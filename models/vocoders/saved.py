@@ -36,7 +36,7 @@ class VocoderSettings:
 
 
 class TrainedVocos(nn.Module):
-    """A frozen Vocos, whose samples stay within [-1, 1]."""
+    """A frozen Vocos, whose samples stay within [-1, 1]. The same mel gives the same wav."""
 
     def __init__(self, generator: Vocos) -> None:
         super().__init__()
@@ -44,9 +44,15 @@ class TrainedVocos(nn.Module):
         self.requires_grad_(False).eval()
 
     @torch.no_grad()
-    def forward(self, mel: torch.Tensor) -> torch.Tensor:
-        """mel [B, n_mel, frames] -> wav [B, frames * hop_size] float32 in [-1, 1]"""
-        return self.generator(mel.float()).clamp(-1.0, 1.0)
+    def forward(self, mel: torch.Tensor, seed: int = 0) -> torch.Tensor:
+        """mel [B, n_mel, frames] -> wav [B, frames * hop_size] float32 in [-1, 1]
+
+        `seed`: of the noise, which is the same for all in a batch.
+        """
+        samples = mel.shape[2] * self.generator.hop_size
+        noise = torch.randn(samples, generator=torch.Generator().manual_seed(seed))
+        noise = noise.to(mel.device).expand(1, len(mel), -1)
+        return self.generator(mel.float(), noise)[0].clamp(-1.0, 1.0)
 
 
 def load_vocos(folder: Path, mel: MelConfig) -> TrainedVocos:

@@ -11,7 +11,7 @@ Three things are added, so that few steps of training do:
   flutters at the frames' rate. So the spectrum is the sum of Vocos's own, for what is periodic, and
   of white noise shaped in time and frequency (as in Serra & Smith 1990).
 - Corrections. The wav's own mel is compared with the given one, and its bands are scaled by their
-  ratio. Three of them do what dozens of Griffin-Lim's steps do, and keep the noise natural.
+  ratio. A few of them do what dozens of Griffin-Lim's steps do, and keep the noise natural.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from utils.errors import UserError
 KERNEL_SIZE = 7  # frames
 ENVELOPE_POINTS = 8  # of the noise's loudness, a frame
 PERIODIC_START = -2.0  # log-magnitude of what is periodic, against the prior
-CORRECTIONS = 3
+CORRECTIONS = 6
 # All but the last correction go further than the ratio, since joining frames takes half of it back.
 OVERSHOOT = 2.0
 LARGEST_RATIO = 10.0  # of bands
@@ -71,8 +71,8 @@ class Vocos(nn.Module):
         for block in self.convnext:
             x = block(x)
         x = self.final_layer_norm(x.transpose(1, 2))
-        draws = len(noise)
-        wav = self.head(x.repeat(draws, 1, 1), mel.repeat(draws, 1, 1), noise.flatten(0, 1))
+        x, mel = (of_each.repeat(len(noise), 1, 1) for of_each in (x, mel.transpose(1, 2)))
+        wav = self.head(x, mel, noise.flatten(0, 1))
         return wav.view_as(noise)
 
 
@@ -120,8 +120,8 @@ class SpectrumHead(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("inverse", torch.linalg.pinv(filters), persistent=False)
         # From bands to bins: the mean over the bands that a bin belongs to; 1 where it is in none.
-        self.register_buffer("spread", (filters / of_bins).T.contiguous(), persistent=False)
-        self.register_buffer("in_none", (filters.sum(0) == 0).float()[:, None], persistent=False)
+        self.register_buffer("spread", filters / of_bins, persistent=False)
+        self.register_buffer("in_none", (filters.sum(0) == 0).float(), persistent=False)
         # No sound within [-1, 1] has a larger one; a bad step of the training stays finite.
         self.largest_magnitude = self.stft.window.sum().item()
         # The mean magnitude of the spectrum of white noise (Rayleigh).
@@ -138,30 +138,28 @@ class SpectrumHead(nn.Module):
         self.out.bias[:bins] = PERIODIC_START
 
     def forward(self, x: Tensor, mel: Tensor, noise: Tensor) -> Tensor:
-        """x [B, frames, dim], mel [B, n_mel, frames], noise [B, samples] -> wav [B, samples]"""
-        parts = self.out(x).float().transpose(1, 2).split(self.sizes, dim=1)
+        """x [B, frames, dim], mel [B, frames, n_mel], noise [B, samples] -> wav [B, samples]"""
+        parts = self.out(x).float().split(self.sizes, dim=2)
         periodic, phase, noisy, envelope, added, strictness = parts
         with torch.autocast(mel.device.type, enabled=False):
-            prior = (self.inverse @ mel.float().exp()).clamp(min=MEL_FLOOR)
-            envelope = envelope.transpose(1, 2).reshape(len(x), 1, -1)
-            envelope = F.interpolate(envelope, size=noise.shape[1], mode="linear")[:, 0]
-            white = self.stft(noise * envelope.exp()) / self.noise_magnitude
+            prior = (mel.float().exp() @ self.inverse.T).clamp(min=MEL_FLOOR)
+            envelope = F.interpolate(envelope.flatten(1)[:, None], noise.shape[1], mode="linear")
+            white = self.stft(noise * envelope[:, 0].exp()) / self.noise_magnitude
             largest = self.largest_magnitude
             spectrum = torch.polar((prior * periodic.exp()).clamp(max=largest), phase)
             spectrum = spectrum + (prior * noisy.exp()).clamp(max=largest) * white
             return self._corrected(self.stft.inverse(spectrum), mel + added, 1 + strictness)
 
     def _corrected(self, wav: Tensor, mel: Tensor, strictness: Tensor) -> Tensor:
-        """wav [B, samples], mel and strictness [B, n_mel, frames] -> wav [B, samples]"""
+        """wav [B, samples], mel and strictness [B, frames, n_mel] -> wav [B, samples]"""
         target = mel.exp()
         for number in range(CORRECTIONS):
             spectrum = self.stft(wav)
-            magnitudes = (
-                spectrum.real.square() + spectrum.imag.square() + MAGNITUDE_EPSILON
-            ).sqrt()
-            ratio = (target / (self.filters @ magnitudes)).clamp(min=1e-3, max=LARGEST_RATIO)
+            power = spectrum.real.square() + spectrum.imag.square()
+            found = (power + MAGNITUDE_EPSILON).sqrt() @ self.filters.T
+            ratio = (target / found).clamp(min=1 / LARGEST_RATIO**2, max=LARGEST_RATIO)
             exponent = 1 if number == CORRECTIONS - 1 else OVERSHOOT
-            gains = self.spread @ ratio.pow(exponent * strictness) + self.in_none
+            gains = ratio.pow(exponent * strictness) @ self.spread + self.in_none
             wav = self.stft.inverse(spectrum * gains)
         return wav
 
@@ -190,33 +188,34 @@ class FrameSTFT(nn.Module):
         self.register_buffer("window", window, persistent=False)
 
     def forward(self, wav: Tensor) -> Tensor:
-        """wav [B, frames * hop_size] -> spectrum [B, n_fft // 2 + 1, frames] complex"""
+        """wav [B, frames * hop_size] -> spectrum [B, frames, n_fft // 2 + 1] complex"""
         # Too short a wav to be reflected goes on as it ends.
         mode = "reflect" if wav.shape[1] > self.padding else "replicate"
         padded = F.pad(wav[:, None], (self.padding, self.padding), mode=mode)[:, 0]
-        return torch.stft(
-            padded,
-            self.n_fft,
-            self.hop_size,
-            window=self.window,
-            center=False,
-            return_complex=True,
-        )
+        # torch.stft does the same, and takes five times as long on a CPU.
+        return torch.fft.rfft(padded.unfold(1, self.n_fft, self.hop_size) * self.window)
 
     def inverse(self, spectrum: Tensor) -> Tensor:
-        """spectrum [B, n_fft // 2 + 1, frames] complex -> wav [B, frames * hop_size]
+        """spectrum [B, frames, n_fft // 2 + 1] complex -> wav [B, frames * hop_size]
 
         The least-squares overlap-add of Griffin & Lim 1984, eq. 6: sum w y / sum w^2.
         """
-        frames = torch.fft.irfft(spectrum, self.n_fft, dim=1) * self.window[:, None]
-        squares = self.window.square()[None, :, None].expand(1, -1, spectrum.shape[2])
+        frames = torch.fft.irfft(spectrum, self.n_fft) * self.window
+        squares = self.window.square().expand(1, spectrum.shape[1], -1)
         return self._overlap_add(frames) / self._overlap_add(squares)
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
-        """frames [B, n_fft, T] -> [B, T * hop_size], without the padding on both sides"""
-        length = (frames.shape[2] - 1) * self.hop_size + self.n_fft
-        summed = F.fold(frames, (1, length), (1, self.n_fft), stride=(1, self.hop_size))
-        return summed[:, 0, 0, self.padding : length - self.padding]
+        """frames [B, T, n_fft] -> [B, T * hop_size], without the padding on both sides
+
+        Piece by piece of a hop's length, which is ten times quicker than torch's fold.
+        """
+        hop, count = self.hop_size, frames.shape[1]
+        pieces = F.pad(frames, (0, -self.n_fft % hop)).split(hop, dim=2)
+        summed = sum(
+            F.pad(piece, (0, 0, number, len(pieces) - 1 - number))
+            for number, piece in enumerate(pieces)
+        )
+        return summed.flatten(1)[:, self.padding : self.padding + count * hop]
 
 
 def _initialise(module: nn.Module) -> None:

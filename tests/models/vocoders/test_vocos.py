@@ -31,7 +31,7 @@ def spectra_of_the_mel(wav: torch.Tensor, mel: MelConfig) -> torch.Tensor:
     window = torch.hann_window(mel.win_size)
     return torch.stft(
         padded, mel.n_fft, mel.hop_size, mel.win_size, window, center=False, return_complex=True
-    )
+    ).transpose(1, 2)
 
 
 @mels
@@ -47,16 +47,15 @@ def test_inverse_stft_returns_the_wav_that_the_mel_was_taken_from_sample_by_samp
 @mels
 def test_inverse_stft_of_spectra_of_no_wav_is_the_least_squares_sum(mel):
     frames = 5
-    spectrum = torch.complex(
-        random(1, mel.n_fft // 2 + 1, frames), random(1, mel.n_fft // 2 + 1, frames, seed=1)
-    )
+    bins = mel.n_fft // 2 + 1
+    spectrum = torch.complex(random(1, frames, bins), random(1, frames, bins, seed=1))
     left = (mel.n_fft - mel.win_size) // 2
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(mel.win_size) / mel.win_size)
     total, weight = np.zeros((2, (frames - 1) * mel.hop_size + mel.n_fft))
     for frame in range(frames):
         start = frame * mel.hop_size + left
         inside = slice(start, start + mel.win_size)
-        samples = np.fft.irfft(spectrum[0, :, frame].numpy())[left : left + mel.win_size]
+        samples = np.fft.irfft(spectrum[0, frame].numpy())[left : left + mel.win_size]
         total[inside] += hann * samples
         weight[inside] += hann**2
     kept = slice(padding(mel), padding(mel) + frames * mel.hop_size)
@@ -67,9 +66,12 @@ def test_inverse_stft_of_spectra_of_no_wav_is_the_least_squares_sum(mel):
 def test_inverse_stft_is_torch_istft_half_a_hop_later():
     mel, frames = MELS[0], 12
     bins = mel.n_fft // 2 + 1
-    spectrum = torch.complex(random(2, bins, frames), random(2, bins, frames, seed=1))
+    spectrum = torch.complex(random(2, frames, bins), random(2, frames, bins, seed=1))
     window = torch.hann_window(mel.n_fft)
-    theirs = torch.istft(spectrum, mel.n_fft, mel.hop_size, window=window, center=True)
+    by_bins = spectrum.transpose(1, 2)
+    theirs = torch.istft(by_bins, mel.n_fft, mel.hop_size, window=window, center=True)
+        spectrum.transpose(1, 2), mel.n_fft, mel.hop_size, window=window, center=True
+    )
     ours = FrameSTFT(mel).inverse(spectrum)
     half = mel.hop_size // 2  # torch puts the centre of frame 0 on sample 0, the mel on half a hop
     assert ours.shape[1] == theirs.shape[1] + mel.hop_size
@@ -131,15 +133,15 @@ class Start(Vocos):
 
 
 FILTERS = torch.from_numpy(mel_filter_bank(MELS[0]))
-SMOOTH = torch.linspace(2.0, 0.5, 513)[:, None].expand(-1, 40)  # magnitudes that bands tell
-BANDS = (FILTERS @ SMOOTH)[None].log()
+SMOOTH = torch.linspace(2.0, 0.5, 513).expand(40, -1)  # magnitudes that bands tell
+BANDS = (SMOOTH @ FILTERS.T).T[None].log()
 
 
 @pytest.mark.parametrize("gain", [1.0, 4.0])
 def test_the_periodic_part_has_the_prior_s_magnitudes(gain):
     network = Start(MELS[0], periodic=0.0, noisy=-100.0, phase=0.3)
     network(BANDS + math.log(gain), random(1, 1, 40 * 256))
-    rebuilt = FILTERS @ network.spectra[0].abs()
+    rebuilt = (network.spectra[0].abs() @ FILTERS.T).transpose(1, 2)
     torch.testing.assert_close(rebuilt.log(), BANDS + math.log(gain), atol=0.05, rtol=0)
     assert (network.spectra[0].angle() - 0.3).abs().max() < 1e-5
 
@@ -165,12 +167,11 @@ def test_the_envelope_is_the_noise_s_loudness_between_its_points():
 def test_a_wav_of_the_given_mel_stays_as_it_is_and_another_s_bands_come_near_it():
     mel, extract = MELS[0], MelExtractor(MELS[0])
     head, wav = Start(mel).head, 0.1 * random(2, 40 * 256)
-    given, strict = extract(wav), torch.ones(2, 80, 40)
+    given, strict = extract(wav).transpose(1, 2), torch.ones(2, 40, 80)
     torch.testing.assert_close(head._corrected(wav, given, strict), wav, atol=1e-4, rtol=1e-3)
     other = 0.02 * random(2, 40 * 256, seed=1)
-    errors = [
-        (extract(x) - given).abs().mean() for x in (other, head._corrected(other, given, strict))
-    ]
+    corrected = head._corrected(other, given, strict)
+    errors = [(extract(x).transpose(1, 2) - given).abs().mean() for x in (other, corrected)]
     assert errors[0] > 1.5
     assert errors[1] < 0.15
     slack = head._corrected(other, given, 0 * strict)

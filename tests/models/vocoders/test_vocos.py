@@ -70,8 +70,6 @@ def test_inverse_stft_is_torch_istft_half_a_hop_later():
     window = torch.hann_window(mel.n_fft)
     by_bins = spectrum.transpose(1, 2)
     theirs = torch.istft(by_bins, mel.n_fft, mel.hop_size, window=window, center=True)
-        spectrum.transpose(1, 2), mel.n_fft, mel.hop_size, window=window, center=True
-    )
     ours = FrameSTFT(mel).inverse(spectrum)
     half = mel.hop_size // 2  # torch puts the centre of frame 0 on sample 0, the mel on half a hop
     assert ours.shape[1] == theirs.shape[1] + mel.hop_size

@@ -91,6 +91,7 @@ class UNetConfig:
     num_heads: Count
     transformer_depth: Count
     context_dim: Count
+    patch_size: Count = 1  # weights of before it say nothing of it
 
     def __post_init__(self) -> None:
         for mult in self.channel_mult:

@@ -113,8 +113,8 @@ def unet_settings(shape: UNetConfig) -> dict:
     levels = len(shape.channel_mult)
     attends = [2**level in shape.attention_resolutions for level in range(levels)]
     return {
-        "in_channels": shape.in_channels,
-        "out_channels": shape.out_channels,
+        "in_channels": shape.in_channels * shape.patch_size**2,
+        "out_channels": shape.out_channels * shape.patch_size**2,
         "block_out_channels": [shape.model_channels * mult for mult in shape.channel_mult],
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],

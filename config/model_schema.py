@@ -9,6 +9,7 @@ from pydantic import Field
 from config.typed_json import Count, NotNegative, Place, Positive, Whole, fixed, typed
 
 NormWidth = Annotated[int, Field(ge=32, multiple_of=32)]  # channels that group norms divide
+SmallNormWidth = Annotated[int, Field(ge=16, multiple_of=16)]
 Counts = Annotated[list[Count], Field(min_length=1)]
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
@@ -23,7 +24,7 @@ def norm_groups(channels: int) -> int:
 
 @typed
 class AutoencoderKLConfig:
-    ch: NormWidth
+    ch: SmallNormWidth
     ch_mult: Counts
     num_res_blocks: Count
     attention: bool
@@ -123,6 +124,7 @@ class UNetConfig:
     class_embed_dim: Count | None = None
     linear_projections: bool = False
     odd_sizes: Literal["resize", "crop"] = "resize"
+    patch_size: Count = 1
 
     def __post_init__(self) -> None:
         for name in ("num_heads", "transformer_depth"):

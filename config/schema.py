@@ -111,6 +111,7 @@ class TrainConfig:
     batch_size: Count
     gradient_accumulation_steps: Count
     max_steps: Count
+    optimizer: Literal["adamw", "muon"]
     adam: AdamConfig
     warmup_steps: Whole
     lr_schedule: Literal["constant", "linear", "cosine"]

@@ -1,4 +1,4 @@
-"""AdamW as both stages use it."""
+"""AdamW and Muon as every stage uses them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from config.schema import AdamConfig, TrainConfig
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of the quintic a x + b x^3 + c x^5
+NEWTON_SCHULZ_STEPS = 5
+MUON_MOMENTUM = 0.95
+MUON_RMS = 0.2  # of an update, about what AdamW's updates have (arXiv:2502.16982, eq. 4)
+SMALLEST_SIDE = 16  # of a matrix that Muon takes; below, there is little to orthogonalise
+
+
+def make_optimizer(network: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
+    """What `train.optimizer` names: AdamW for all weights, or Muon for those that are matrices."""
+    if train.optimizer == "adamw":
+        return adamw(network.parameters(), train.adam)
+    tables = [m.weight for m in network.modules() if isinstance(m, nn.Embedding)]
+    return Muon(network.parameters(), tables, train.adam)
 
 
 def adamw(parameters: Iterable[nn.Parameter], adam: AdamConfig) -> torch.optim.AdamW:
@@ -21,6 +35,73 @@ def adamw(parameters: Iterable[nn.Parameter], adam: AdamConfig) -> torch.optim.A
         weight_decay=adam.weight_decay,
         fused=True,
     )
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), and AdamW for the rest.
+
+    A weight [out, ...] is a matrix of `out` rows. Its step is the half-orthogonal matrix next to
+    the momentum, times 0.2 sqrt(longer side), so that learning rate and weight decay are AdamW's
+    (Liu et al. 2025, arXiv:2502.16982, eq. 4). Vectors, embeddings and matrices with a side below
+    16, such as the first and the last convolution, go by AdamW.
+
+    torch.optim.Muon takes nothing but matrices, orthogonalises in bfloat16, which CPUs are slow at,
+    and has no inputs for clipping and skipping.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], tables: list[Tensor], adam: AdamConfig
+    ) -> None:
+        """`tables`: the embeddings among the parameters."""
+        parameters, known = list(parameters), {id(table) for table in tables}
+        matrices = [p for p in parameters if id(p) not in known and _is_matrix(p)]
+        known = {id(matrix) for matrix in matrices}
+        others = [p for p in parameters if id(p) not in known]
+        groups = [{"params": group} for group in (others, matrices) if group]
+        defaults = {"lr": adam.lr, "weight_decay": adam.weight_decay, "fused": True}
+        super().__init__(groups, defaults)
+        self.others, self.matrices = adamw(others, adam) if others else None, matrices
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """`grad_scale` divides the gradients, `found_inf` leaves the step out, as in AdamW's."""
+        rate, decay = self.param_groups[0]["lr"], self.param_groups[0]["weight_decay"]
+        if self.others:
+            self.others.state = self.state  # one state for both, which a checkpoint saves
+            self.others.param_groups[0]["lr"] = rate
+            self.others.grad_scale, self.others.found_inf = self.grad_scale, self.found_inf
+            self.others.step()
+        kept = 1 - self.found_inf
+        for weight in self.matrices:
+            if weight.grad is None:
+                continue
+            state = self.state[weight]
+            momentum = state.setdefault("momentum", torch.zeros_like(weight))
+            gradient = (weight.grad / self.grad_scale).where(kept.bool(), 0)
+            momentum.lerp_(momentum.lerp(gradient, 1 - MUON_MOMENTUM), kept)
+            update = orthogonalised(gradient.lerp(momentum, MUON_MOMENTUM).flatten(1))
+            size = MUON_RMS * max(update.shape) ** 0.5
+            weight.mul_(1 - rate * decay * kept)
+            weight.sub_(update.view_as(weight) * (rate * size * kept))
+
+
+def _is_matrix(weight: Tensor) -> bool:
+    return weight.ndim >= 2 and min(weight.shape[0], weight[0].numel()) >= SMALLEST_SIDE
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """U V^T of a matrix U S V^T, nearly: its singular values become 0.7 to 1.2.
+
+    Five Newton-Schulz steps with the coefficients of Jordan et al. 2024.
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
 
 
 def learning_rate(train: TrainConfig, step: int) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.reference import AdamW, Average, learning_rate, segment
+from tests.reference import AdamW, Average, generator, learning_rate, segment
 
 BANDS = {32: 5, 64: 10, 128: 20, 256: 40, 512: 80, 1024: 160, 2048: 320}
 
@@ -73,9 +73,14 @@ class Vocoder:
     def step(self, step: int) -> None:
         loss, rate = self.loss, learning_rate(self.train, step)
         mel, real = self.batch(step)
-        fake = self.generator(mel)
-        error = multi_scale_mel_error(fake, real, self.mel["sample_rate"])
-        total, seen = loss["mel_weight"] * error, {"mel_loss": error}
+        random = generator(self.train["random_seed"], "vocoder", step)
+        fake, other = self.generator(mel, torch.randn((2, *real.shape), generator=random))
+        rate_of_mel = self.mel["sample_rate"]
+        error = multi_scale_mel_error(fake, real, rate_of_mel) / 2
+        error = error + multi_scale_mel_error(other, real, rate_of_mel) / 2
+        # Gritsenko et al. 2020, arXiv:2008.01160, eq. 5
+        energy = error - multi_scale_mel_error(fake, other, rate_of_mel) / 2
+        total, seen = loss["mel_weight"] * energy, {"energy": energy, "mel_loss": error}
         plays = step >= loss["disc_start"]
         if plays:
             judges = [*self.discriminators.periods, *self.discriminators.resolutions]

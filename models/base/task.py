@@ -55,7 +55,7 @@ class Task(Protocol):
 
     Attributes:
         trainable: the networks that learn, by name.
-        optimizers: one for each of them, by the same name, as modules.optimizer.adamw makes it.
+        optimizers: one for each of them, by the same name (modules.optimizer.make_optimizer).
         wrapped: the networks as accelerate prepared them, whose gradients processes exchange.
         ema: the average that inference uses in place of the weights, if there is one.
         train_records, valid_records: the data. A dry run shortens them before `prepare_data`.

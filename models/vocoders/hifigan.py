@@ -68,10 +68,10 @@ class TrainableHiFiGAN(nn.Module):
         self.generator = SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(self.shape))
         self.generator.apply_weight_norm()
 
-    def forward(self, mel: torch.Tensor) -> torch.Tensor:
-        """mel [B, n_mel, frames] -> wav [B, frames * hop_size] float32 in [-1, 1]"""
+    def forward(self, mel: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """mel [B, n_mel, frames] -> wav, once for each of `noise` [N, B, frames * hop_size]"""
         wav = self.generator(mel.float().transpose(1, 2)).float()
-        return wav[:, : mel.shape[2] * self.mel.hop_size]
+        return wav[:, : mel.shape[2] * self.mel.hop_size].expand_as(noise)
 
     def take(self, published: HiFiGAN, source: Path) -> None:
         """Takes the weights of a frozen one of this shape, which came from `source`."""

@@ -35,6 +35,24 @@ class MultiScaleMelLoss(nn.Module):
         errors = [F.l1_loss(mel(wav), mel(target)) for mel in self.extract]
         return torch.stack(errors).mean()
 
+    def energy(self, wavs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Two wavs of one mel against the real one: wavs [2, B, T], target [B, T].
+
+        Returns:
+            Half the energy distance d(wav 1, real) + d(wav 2, real) - d(wav 1, wav 2) (Gritsenko et
+            al. 2020, arXiv:2008.01160, eq. 5), with this loss as d; and the mean of the first two.
+            The error alone would have noise replaced by its median, which is no noise. With what
+            the wavs differ by taken away, the least value is reached by the sounds' own
+            distribution.
+        """
+        errors, spreads = [], []
+        for mel in self.extract:
+            real, one, other = mel(torch.cat([target, *wavs])).chunk(3)
+            errors.append((F.l1_loss(one, real) + F.l1_loss(other, real)) / 2)
+            spreads.append(F.l1_loss(one, other))
+        error = torch.stack(errors).mean()
+        return error - torch.stack(spreads).mean() / 2, error
+
 
 def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
     """Mean over the discriminators of the hinge loss (Lim & Ye 2017, arXiv:1705.02894, eq. 10)."""

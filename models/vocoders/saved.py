@@ -1,6 +1,7 @@
 """A trained vocoder on disk: pipeline.json (its shape and its mel) and vocoder.safetensors.
 
-A generator turns mel [B, n_mel, frames] into wav [B, frames * hop_size]: a Vocos or a HiFi-GAN.
+A generator turns mel [B, n_mel, frames] and noise [N, B, frames * hop_size] into wav of the noise's
+shape: a Vocos, or a HiFi-GAN, which does without noise and gives the same wav N times.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class VocoderSettings:
 
 
 class TrainedVocos(nn.Module):
-    """A frozen generator, whose samples stay within [-1, 1]."""
+    """A frozen Vocos, whose samples stay within [-1, 1]. The same mel gives the same wav."""
 
     def __init__(self, generator: Generator, settings: VocoderSettings) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class TrainedVocos(nn.Module):
     @torch.no_grad()
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         """mel [B, n_mel, frames] -> wav [B, frames * hop_size] float32 in [-1, 1]"""
-        return self.generator(mel.float()).clamp(-1.0, 1.0)
+        return self.generator.sound(mel)
 
     def save(self, folder: Path) -> None:
         """Writes what `load_trained` takes."""

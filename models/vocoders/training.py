@@ -21,9 +21,9 @@ from models.vocoders.losses import (
     discriminator_loss,
     feature_matching_loss,
 )
-from models.vocoders.saved import TrainedVocos, VocoderSettings, save_trained, take_weights
+from models.vocoders.saved import VocoderSettings, save_trained, take_weights
 from modules.ema import EMA
-from modules.optimizer import adamw
+from modules.optimizer import adamw, make_optimizer
 from processors.dataset import SILENCE, distinct_clips, mel_frames, read_batch, training_batches
 from processors.mel import MelExtractor, check_mel
 from processors.metadata import load_split, mel_path
@@ -32,6 +32,7 @@ from processors.wav_dataset import WavDataset, pcm_path, read_crop
 from utils.checkpoint import load_tensors, load_weights, read_json, save_tensors
 from utils.device import to_device
 from utils.run_folder import find_weights
+from utils.seeds import generator
 
 SAMPLES = 4  # clips
 MOST_SECONDS = 10  # of a clip, to validate with or to hear
@@ -102,7 +103,8 @@ class VocoderTraining:
             "discriminator": self.discriminators.to(device),
         }
         self.optimizers = {
-            name: adamw(module.parameters(), train.adam) for name, module in self.trainable.items()
+            "generator": make_optimizer(self.generator, train),
+            "discriminator": adamw(self.discriminators.parameters(), train.adam),
         }
         self.ema = EMA(self.generator, train.ema_decay) if train.ema_decay else None
         self.mel_loss = MultiScaleMelLoss(self.mel.sample_rate)
@@ -156,14 +158,16 @@ class VocoderTraining:
         Both come from one wav and one look of the discriminators at it and at the real one.
         """
         real = to_device(batch["wav"], self.accelerator.device)
-        fake = self._generator(self._given(batch["mel"]))
-        mel_loss = self.mel_loss(fake, real)
-        generator_loss, metrics = self.loss.mel_weight * mel_loss, {"mel_loss": mel_loss}
+        fakes = self._generator(self._given(batch["mel"]), self._noise(step, micro, real.shape[1]))
+        energy, mel_loss = self.mel_loss.energy(fakes, real)
+        generator_loss = self.loss.mel_weight * energy
+        metrics = {"energy": energy, "mel_loss": mel_loss}
         if step < self.loss.disc_start:
             yield Loss("generator", generator_loss, _detached(metrics), {})
             return
         # The discriminators see a leaf copy of the wav: the gradient of what they say of it stops
         # there, and goes on through the generator with the rest of the loss.
+        fake = fakes[0]
         seen = fake.detach().requires_grad_()
         of_real, of_fake = self._discriminators(real, seen)
         metrics["g_loss"] = adversarial_loss(of_fake)
@@ -176,6 +180,14 @@ class VocoderTraining:
 
         d_loss = discriminator_loss(of_real, of_fake)
         yield Loss("discriminator", d_loss, _detached({"d_loss": d_loss}), {})
+
+    def _noise(self, step: int, micro: int, samples: int) -> Tensor:
+        """This micro-batch's slice of the whole batch's noise, [2, B, samples]."""
+        device, seed = self.accelerator.device, self.config.train.random_seed
+        random = generator(device, seed, "vocoder", step)
+        shape = (2, self.share.batch_size, samples)
+        noise = torch.randn(shape, generator=random, device=device)
+        return noise[:, self.share.slice(micro)]
 
     def after_step(self, step: int, means: dict[str, Tensor]) -> dict[str, Tensor]:
         """Nothing changes but weights."""
@@ -198,16 +210,15 @@ class VocoderTraining:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean multi-scale mel error over the first seconds of each clip of valid.json."""
+        """Mean energy distance and mel error over the first seconds of the clips of valid.json."""
         clips = self.valid_records[: self.config.train.valid_clips]
-        sums = torch.zeros(2, device=self.accelerator.device)
-        vocoder = self._vocoder()
+        sums = torch.zeros(3, device=self.accelerator.device)
         for clip in clips[self.share.rank :: self.share.world_size]:
             mel, wav = self._valid_pair(clip)
-            error = self.mel_loss(vocoder(mel), wav)
-            sums += torch.stack([error, torch.ones_like(error)])
-        error, count = self.accelerator.reduce(sums).tolist()
-        return {"loss": error / count} if count else {}
+            energy, error = self.mel_loss.energy(self._sounds(mel, 2), wav)
+            sums += torch.stack([energy, error, torch.ones_like(error)])
+        energy, error, count = self.accelerator.reduce(sums).tolist()
+        return {"loss": energy / count, "mel_loss": error / count} if count else {}
 
     def _valid_pair(self, clip: dict) -> tuple[Tensor, Tensor]:
         """The mel that the vocoder gets [1, n_mel, frames], and the wav [1, frames * hop_size]."""
@@ -219,19 +230,20 @@ class VocoderTraining:
             wav[None], self.accelerator.device
         )
 
-    def _vocoder(self) -> TrainedVocos:
-        """The weights in use, as inference has them; those that learn stay as they are."""
-        copy = self.settings.make().to(self.accelerator.device)
-        copy.load_state_dict(self.generator.state_dict())
-        return TrainedVocos(copy, self.settings)
+    def _sounds(self, mel: Tensor, count: int) -> Tensor:
+        """`count` wavs of each mel [B, n_mel, frames] by the weights in use, the same each time."""
+        device, samples = mel.device, mel.shape[2] * self.mel.hop_size
+        random = generator(device, self.config.train.random_seed, "validation")
+        noise = torch.randn((count, len(mel), samples), generator=random, device=device)
+        return self.generator(mel, noise).clamp(-1.0, 1.0)
 
     @torch.no_grad()
     def samples(self) -> list[Sample]:
         """A few clips, each as it is, by this vocoder, and by Griffin-Lim."""
-        found, extract, vocoder = [], MelExtractor(self.mel), self._vocoder()
+        found, extract = [], MelExtractor(self.mel)
         for number, clip in enumerate((self.valid_records or self.train_records)[:SAMPLES]):
             mel, wav = self._valid_pair(clip)
-            wavs = {"original": wav.cpu(), "vocoder": vocoder(mel).cpu()}
+            wavs = {"original": wav.cpu(), "vocoder": self._sounds(mel, 1)[0].cpu()}
             wavs["griffin_lim"] = self.griffin_lim(mel.cpu())
             for name, one in wavs.items():
                 found.append(Sample(f"{number}/{name}", extract(one)[0].numpy(), one[0].numpy()))

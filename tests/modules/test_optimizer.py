@@ -8,7 +8,16 @@ import torch
 from torch import nn
 
 from config.schema import AdamConfig
-from modules.optimizer import adamw, gradient_norm, learning_rate, optimizer_step
+from modules.optimizer import (
+    Muon,
+    adamw,
+    gradient_norm,
+    learning_rate,
+    make_optimizer,
+    optimizer_step,
+    orthogonalised,
+)
+from utils.checkpoint import optimizer_tensors, restore_optimizer
 
 ADAM = AdamConfig(1e-2, [0.9, 0.999], 1e-8, 1e-2)
 
@@ -32,6 +41,89 @@ def test_a_step_is_clipping_and_then_adamw(largest):
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert one.grad is None
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16), (20, 20)])
+def test_muons_step_is_the_nearest_half_orthogonal_matrix_but_for_its_scale(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    found = orthogonalised(matrix)
+    # The coefficients give singular values of 0.7 to 1.2 along the same directions.
+    inner = u.T @ found @ v.T
+    assert inner.diagonal().min() > 0.65
+    assert inner.diagonal().max() < 1.25
+    assert (inner - inner.diagonal().diag()).abs().max() < 1e-3
+
+
+def test_muon_is_torchs_but_for_its_bfloat16():
+    torch.manual_seed(0)
+    ours = nn.Linear(24, 32, bias=False)
+    theirs = copy.deepcopy(ours)
+    adam = AdamConfig(1e-2, [0.9, 0.999], 1e-8, 0.1)
+    mine = Muon(ours.parameters(), [], adam)
+    plain = torch.optim.Muon(
+        theirs.parameters(), lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+    )
+    for _ in range(6):
+        x = torch.randn(5, 24)
+        ours(x).square().sum().backward()
+        theirs(x).square().sum().backward()
+        norm = gradient_norm(ours.parameters())
+        nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        optimizer_step(mine, 1e-2, norm, 1.0, torch.tensor(0.0))
+        plain.step()
+        plain.zero_grad()
+    start = nn.Linear(24, 32, bias=False).weight  # of the same size
+    assert (ours.weight - theirs.weight).norm() < 0.02 * start.norm()
+
+
+def test_muon_takes_matrices_and_leaves_the_rest_to_adamw():
+    torch.manual_seed(0)
+
+    def network():
+        torch.manual_seed(1)
+        return nn.ModuleList(
+            [nn.Conv2d(16, 32, 3), nn.Embedding(40, 16), nn.Conv2d(1, 16, 3), nn.GroupNorm(4, 32)]
+        )
+
+    train = SimpleNamespace(optimizer="muon", adam=ADAM)
+    ours, theirs = network(), network()
+    mine, plain = make_optimizer(ours, train), adamw(theirs.parameters(), ADAM)
+    assert [weight.shape for weight in mine.matrices] == [(32, 16, 3, 3)]
+    for step in range(3):
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            one.grad = torch.sin(torch.arange(one.numel()) + step).view_as(one)
+            other.grad = one.grad.clone()
+        optimizer_step(mine, 1e-2, torch.tensor(1.0), 1.0, torch.tensor(0.0))
+        optimizer_step(plain, 1e-2, torch.tensor(1.0), 1.0, torch.tensor(0.0))
+    for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other) == (name != "0.weight")
+
+
+def test_muon_goes_on_from_a_checkpoint_and_leaves_a_step_out():
+    weights = [nn.Parameter(torch.eye(16, 20)), nn.Parameter(torch.ones(3))]
+    others = [nn.Parameter(w.detach().clone()) for w in weights]
+    mine, again = Muon(weights, [], ADAM), Muon(others, [], ADAM)
+
+    def step(optimizer, parameters, number, skip=0.0):
+        for weight in parameters:
+            weight.grad = torch.cos(torch.arange(weight.numel()) * number).view_as(weight)
+            weight.grad[..., 0] += float("nan") if skip else 0.0
+        norm = gradient_norm(parameters)
+        optimizer_step(optimizer, 1e-2, norm, 1.0, torch.tensor(skip))
+
+    step(mine, weights, 1)
+    kept = [w.detach().clone() for w in weights]
+    step(mine, weights, 2, skip=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(weights, kept, strict=True))
+    for weight, other in zip(weights, others, strict=True):
+        other.data.copy_(weight)
+    restore_optimizer(again, {k: v.clone() for k, v in optimizer_tensors(mine).items()})
+    step(mine, weights, 3)
+    step(again, others, 3)
+    assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
+    assert not torch.equal(weights[0], kept[0])
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from models.tta.autoencoder.saved import load_vae, save_vae
 from models.tta.latent_task import LatentTask
 from models.vocoders.load import GRIFFIN_LIM, load_vocoder
 from modules.discriminator import PatchDiscriminator
-from modules.optimizer import adamw
+from modules.optimizer import adamw, make_optimizer
 from processors.dataset import (
     MelDataset,
     distinct_clips,
@@ -91,9 +91,10 @@ class AutoencoderTraining(LatentTask):
             # compiled backward pass makes both each time.
             self.vae.compile_for_training()
         self.trainable = {"generator": self.objective, "discriminator": self.discriminator}
+        train = self.config.train
         self.optimizers = {
-            name: adamw(module.parameters(), self.config.train.adam)
-            for name, module in self.trainable.items()
+            "generator": make_optimizer(self.objective, train),
+            "discriminator": adamw(self.discriminator.parameters(), train.adam),
         }
         self._objective = self.accelerator.prepare_model(self.objective)
         self._discriminator = self.accelerator.prepare_model(self.discriminator)

@@ -125,14 +125,23 @@ class TextToAudioPipeline(DiffusionPipeline):
         for timestep in self.progress_bar(self.scheduler.timesteps):
             inputs = torch.cat([latent, latent]) if guided else latent
             inputs = self.scheduler.scale_model_input(inputs, timestep)
-            prediction = self.unet(
-                inputs, timestep.to(latent.device), text, encoder_attention_mask=mask
-            ).sample
+            prediction = self._predict(inputs, timestep.to(latent.device), text, mask)
             if guided:  # classifier-free guidance (arXiv:2207.12598, eq. 6)
                 prompted, empty = prediction.chunk(2)
                 prediction = empty + guidance * (prompted - empty)
             latent = self.scheduler.step(prediction, timestep, latent).prev_sample
         return latent
+
+    def _predict(
+        self, latent: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """The U-Net's prediction; a place of it may be a patch of the latent's places."""
+        size = math.isqrt(self.unet.config.in_channels // self.vae.config.latent_channels)
+        height, width = latent.shape[2:]
+        patches = torch.nn.functional.pad(latent, (0, -width % size, 0, -height % size))
+        patches = torch.nn.functional.pixel_unshuffle(patches, size)
+        predicted = self.unet(patches, timestep, text, encoder_attention_mask=mask).sample
+        return torch.nn.functional.pixel_shuffle(predicted, size)[:, :, :height, :width]
 
     def _encode(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """T5 states [B, L, D] and mask [B, L]; a text's last token is its end, then come pads."""

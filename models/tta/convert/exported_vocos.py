@@ -26,4 +26,4 @@ class ExportedVocos(ModelMixin, ConfigMixin):
         self.generator = Vocos(SimpleNamespace(**mel), dim, intermediate_dim, num_layers)
 
     def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
-        return self.generator(log_mel.transpose(1, 2)).clamp(-1.0, 1.0)
+        return self.generator.sound(log_mel.transpose(1, 2))

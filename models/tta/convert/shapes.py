@@ -122,8 +122,8 @@ def unet_settings(shape: UNetConfig) -> dict:
     widths = [shape.width(level) for level in levels]
     with_time = shape.class_embed_dim is not None
     return {
-        "in_channels": shape.in_channels,
-        "out_channels": shape.out_channels,
+        "in_channels": shape.in_channels * shape.patch_size**2,
+        "out_channels": shape.out_channels * shape.patch_size**2,
         "block_out_channels": widths,
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],

@@ -27,7 +27,7 @@ from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.load import load_vocoder
 from modules.ema import EMA
-from modules.optimizer import adamw
+from modules.optimizer import make_optimizer
 from processors.dataset import distinct_clips, read_batch
 from processors.latent import build_latent_cache
 from processors.mel import check_mel
@@ -133,7 +133,7 @@ class AudioLDMTraining(LatentTask):
             self.unet.compile(dynamic=False)  # batches have few shapes
         self.objective.to(device)
         self.trainable = {"unet": self.objective}
-        self.optimizers = {"unet": adamw(self.objective.parameters(), train.adam)}
+        self.optimizers = {"unet": make_optimizer(self.objective, train)}
         self.ema = EMA(self.objective, train.ema_decay) if train.ema_decay else None
         self._objective = self.accelerator.prepare_model(self.objective)
         self.wrapped = (self._objective,)

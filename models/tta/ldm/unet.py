@@ -206,13 +206,29 @@ def _zero(module: nn.Conv2d) -> None:
     nn.init.zeros_(module.bias)
 
 
+def to_patches(latent: torch.Tensor, size: int) -> torch.Tensor:
+    """[B, C, h, w] -> [B, C size^2, h / size, w / size], rounded up: zeros fill the last patches.
+
+    As in DiT (Peebles & Xie 2023, arXiv:2212.09748): `size`^2 times fewer places to compute.
+    """
+    height, width = latent.shape[2:]
+    return F.pixel_unshuffle(F.pad(latent, (0, -width % size, 0, -height % size)), size)
+
+
+def from_patches(patches: torch.Tensor, size: int, shape: torch.Size) -> torch.Tensor:
+    """The inverse of `to_patches` for a latent of height and width `shape`."""
+    return F.pixel_shuffle(patches, size)[:, :, : shape[0], : shape[1]]
+
+
 class UNet(nn.Module):
     """The denoiser. At the start of training it gives 0, and each of its blocks the identity."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         widths = [config.width(level) for level in range(config.lowest + 1)]
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.patch_size = config.patch_size
+        values = config.patch_size**2  # of a channel of the latent in a place
+        self.conv_in = nn.Conv2d(config.in_channels * values, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], time_width(config))
         vector = config.class_embed_dim
         self.class_embedding = nn.Linear(vector, time_width(config)) if vector else None
@@ -229,7 +245,7 @@ class UNet(nn.Module):
             self.up_blocks.append(UpLevel(config, level, width_in, used))
             width_in = width
         self.conv_norm_out = Norm(config.norm_groups, EPS).over(widths[0])
-        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels * values, 3, padding=1)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -301,11 +317,12 @@ class UNet(nn.Module):
         if context.embedding is not None:
             time_emb = torch.cat([time_emb, context.embedding.float()], dim=1)
         time_emb = F.silu(time_emb).to(self._dtype)
-        x = self.conv_in(latent.to(self._dtype))
+        x = self.conv_in(to_patches(latent.to(self._dtype), self.patch_size))
         skips = [x]
         for level, text in zip(self.down_blocks, context.down, strict=True):
             skips += level(skips[-1], time_emb, text)
         x = self.mid_block(skips[-1], time_emb, context.middle)
         for level, text in zip(self.up_blocks, context.up, strict=True):
             x = level(x, skips, time_emb, text)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        patches = self.conv_out(F.silu(self.conv_norm_out(x)))
+        return from_patches(patches, self.patch_size, latent.shape[2:])

@@ -60,3 +60,17 @@ def test_mel_loss_leads_a_wav_towards_its_target():
     (gradient,) = torch.autograd.grad(first, wav)
     assert gradient.isfinite().all()
     assert loss(wav - 0.01 * gradient / gradient.abs().max(), target) < first
+
+
+def test_the_energy_distance_of_noise_is_least_for_other_noise():
+    random = torch.Generator().manual_seed(0)
+    real, one, other = 0.1 * torch.randn(3, 4, 8192, generator=random)
+    loss = MultiScaleMelLoss(16000)
+    energy, error = loss.energy(torch.stack([one, other]), real)
+    assert error == pytest.approx((loss(one, real).item() + loss(other, real).item()) / 2)
+    assert energy == pytest.approx(error.item() - loss(one, other).item() / 2, rel=1e-5)
+    # As far from each other as from the real: half of what two equal ones would cost.
+    twice, _ = loss.energy(torch.stack([one, one]), real)
+    assert energy < 0.6 * twice
+    louder, _ = loss.energy(torch.stack([1.5 * one, 1.5 * other]), real)
+    assert energy < louder

@@ -159,6 +159,34 @@ def test_odd_sizes_agree_with_diffusers(unet, size):
     assert_close(unet(latent, timesteps, text_emb, text_mask), expected)
 
 
+@pytest.mark.parametrize("size", [(10, 38), (9, 39)])
+def test_patches_are_a_map_of_half_the_size_with_four_values_for_one(size):
+    """Against diffusers' network on patches that are cut and put together by hand."""
+    torch.manual_seed(0)
+    whole = dataclasses.replace(SMALL, in_channels=16, out_channels=16)
+    reference, config = theirs(whole), dataclasses.replace(SMALL, patch_size=2)
+    unet = with_weights_of(reference, config)
+    latent, timesteps, text_emb, text_mask = batch(config, size)
+    height, width = -(-size[0] // 2), -(-size[1] // 2)
+    padded = torch.zeros(3, 4, 2 * height, 2 * width)
+    padded[:, :, : size[0], : size[1]] = latent
+    patches = torch.zeros(3, 16, height, width)
+    for channel in range(4):
+        for row in range(2):
+            for column in range(2):
+                place = 4 * channel + 2 * row + column
+                patches[:, place] = padded[:, channel, row::2, column::2]
+    with torch.no_grad():
+        expected = reference(patches, timesteps, text_emb, encoder_attention_mask=text_mask).sample
+        found = unet(latent, timesteps, text_emb, text_mask)
+    for place in range(16):
+        channel, row, column = place // 4, place // 2 % 2, place % 2
+        mine = found[:, channel, row::2, column::2]
+        torch.testing.assert_close(
+            mine, expected[:, place, : mine.shape[1], : mine.shape[2]], rtol=1e-4, atol=1e-5
+        )
+
+
 def test_the_shipped_size():
     config = load_config("egs/tta/audioldm/exp_config.json").model.audioldm
     with torch.device("meta"):

@@ -17,16 +17,11 @@ from pydantic import BeforeValidator, Field
 
 from config.edits_schema import EditsConfig
 from config.model_schema import (
-    AutoencoderKLConfig,
-    DiscriminatorsConfig,
-    HiFiGANConfig,
-    LossConfig,
-    NoiseSchedulerConfig,
+    AudioLDMModel,
+    AUDITModel,
+    AutoencoderKLModel,
     SamplerName,
-    TextEncoderConfig,
-    UNetConfig,
-    VocoderLossConfig,
-    VocosConfig,
+    VocoderModel,
     fault_of_steps,
 )
 from config.typed_json import Count, NotNegative, Place, Positive, Share, Text, Texts, Whole, typed
@@ -150,69 +145,6 @@ class InferenceConfig:
 @typed
 class EditingConfig(InferenceConfig):
     source_guidance: NotNegative
-
-
-@typed
-class AutoencoderKLModel:
-    autoencoderkl: AutoencoderKLConfig
-    loss: LossConfig
-
-
-@typed
-class VocoderModel:
-    generator: Literal["vocos", "hifigan"]
-    vocos: VocosConfig
-    hifigan: HiFiGANConfig
-    discriminators: DiscriminatorsConfig
-    loss: VocoderLossConfig
-    autoencoder_path: Place | None
-
-
-@typed
-class AudioLDMModel:
-    LATENTS_IN: ClassVar = 1  # that the U-Net reads: the noisy one
-
-    latent: Annotated[list[Count], Field(min_length=3, max_length=3)]  # z, height, width
-    autoencoder_path: Place | None
-    conditioner: Literal["t5", "clap"]
-    text_encoder: TextEncoderConfig
-    audioldm: UNetConfig
-    noise_scheduler: NoiseSchedulerConfig
-    caption_dropout: Annotated[float, Field(ge=0, le=1)]
-    snr_gamma: Positive | None
-
-    def __post_init__(self) -> None:
-        text, unet, channels = self.text_encoder, self.audioldm, self.latent[0]
-        if [unet.in_channels, unet.out_channels] != [self.LATENTS_IN * channels, channels]:
-            raise ValueError(
-                f"audioldm.in_channels {unet.in_channels} and audioldm.out_channels"
-                f" {unet.out_channels} must be {self.LATENTS_IN * channels} and {channels}:"
-                f" {self.LATENTS_IN} latent(s) in and one out, of the channels of model.latent"
-                f" {self.latent}"
-            )
-        if (self.conditioner == "clap") != (unet.class_embed_dim is not None):
-            raise ValueError(
-                f"conditioner {self.conditioner!r}, audioldm.class_embed_dim"
-                f" {unet.class_embed_dim} and audioldm.context_dim {unet.context_dim} do not fit:"
-                " a T5 has context_dim, its width; a CLAP has class_embed_dim, its width (512)"
-            )
-        if self.conditioner == "clap" and text.learns:
-            raise ValueError(
-                "text_encoder.pretrained null must name a CLAP where conditioner is 'clap', such as"
-                " laion/clap-htsat-unfused"
-            )
-        if text.learns and text.small.d_model != unet.context_dim:
-            raise ValueError(
-                f"text_encoder.small.d_model {text.small.d_model} and audioldm.context_dim"
-                f" {unet.context_dim} must be equal"
-            )
-
-
-@typed
-class AUDITModel(AudioLDMModel):
-    LATENTS_IN: ClassVar = 2  # and that of the sound to edit
-
-    source_dropout: Annotated[float, Field(ge=0, le=1)]
 
 
 # ---------------------------------------------------------------- whole experiments

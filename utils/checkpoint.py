@@ -70,6 +70,11 @@ def load_weights(module, tensors: dict[str, Any], source: Path) -> None:
         ) from None
 
 
+def read_weights_into(module, path: Path) -> None:
+    """Loads the file `path`, which holds the weights of a module of this shape and nothing else."""
+    load_weights(module, load_tensors(path), path)
+
+
 def optimizer_tensors(optimizer) -> dict[str, Any]:
     """An optimizer's state as named tensors: "<parameter number>.<exp_avg, exp_avg_sq, step>"."""
     state = optimizer.state_dict()["state"]

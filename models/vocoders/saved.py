@@ -18,7 +18,7 @@ from models.tta.pipeline_json import read_settings, write_settings
 from models.vocoders.hifigan import HiFiGAN, TrainableHiFiGAN, load_hifigan
 from models.vocoders.vocos import Vocos
 from processors.mel import check_mel
-from utils.checkpoint import load_tensors, load_weights, save_tensors
+from utils.checkpoint import read_weights_into, save_tensors
 from utils.errors import UserError
 from utils.hub import model_folder
 from utils.run_folder import find_weights, weights_folder
@@ -86,7 +86,7 @@ def load_trained(folder: Path, mel: MelConfig) -> TrainedVocos | HiFiGAN:
     settings = VocoderSettings.read(folder)
     check_mel(mel, settings.mel, f"vocoder {folder}")
     generator, weights = settings.make(), folder / "vocoder.safetensors"
-    load_weights(generator, load_tensors(weights), weights)
+    read_weights_into(generator, weights)
     if isinstance(generator, TrainableHiFiGAN):
         return generator.frozen()
     return TrainedVocos(generator, settings)
@@ -119,5 +119,5 @@ def take_weights(generator: Generator, name: str, log_dir: str, mel: MelConfig) 
     start = find_weights(name, log_dir, MODEL_TYPE)
     check_mel(mel, VocoderSettings.read(start).mel, start)
     weights = start / "vocoder.safetensors"
-    load_weights(generator, load_tensors(weights), weights)
+    read_weights_into(generator, weights)
     return start

@@ -269,7 +269,8 @@ class VocoderTraining:
     def _restore(self, checkpoint: Path) -> None:
         if self.ema:
             self.ema.load(load_tensors(checkpoint / "vocoder.safetensors"))
-        tensors, path = _tensors(checkpoint / "learning.safetensors")
+        path = checkpoint / "learning.safetensors"
+        tensors = load_tensors(path)
         for name, module in self.trainable.items():
             own = {k: v for k, v in tensors.items() if k.startswith(f"{name}.")}
             load_weights(module, {k.removeprefix(f"{name}."): v for k, v in own.items()}, path)
@@ -277,7 +278,3 @@ class VocoderTraining:
 
 def _detached(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in metrics.items()}
-
-
-def _tensors(path: Path) -> tuple[dict[str, Tensor], Path]:
-    return load_tensors(path), path

@@ -14,7 +14,7 @@ from config.schema import MelConfig
 from config.typed_json import typed
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.pipeline_json import picked, read_settings, write_settings
-from utils.checkpoint import file_hash, load_tensors, load_weights, save_tensors
+from utils.checkpoint import file_hash, read_weights_into, save_tensors
 
 MODEL_TYPE = "AutoencoderKL"
 
@@ -39,7 +39,7 @@ def load_vae(folder: Path) -> SavedVAE:
     settings = read_settings(folder, MODEL_TYPE, VAESettings, _from_training)
     vae = AutoencoderKL(settings.autoencoderkl)
     weights = folder / "vae.safetensors"
-    load_weights(vae, load_tensors(weights), weights)
+    read_weights_into(vae, weights)
     vae.requires_grad_(False).eval()
     return SavedVAE(vae, settings.mel, f"{file_hash(weights)}-{settings.mel.fingerprint}")
 

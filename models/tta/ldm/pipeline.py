@@ -32,7 +32,7 @@ from models.tta.ldm.unet import UNet
 from models.tta.ldm.windows import by_windows, windowed
 from models.tta.pipeline_json import picked, read_settings, write_settings
 from processors.mel import check_mel
-from utils.checkpoint import load_tensors, load_weights, save_tensors
+from utils.checkpoint import read_weights_into, save_tensors
 from utils.device import memory_format, precision
 from utils.run_folder import WEIGHTS, described
 
@@ -234,5 +234,5 @@ def read_pipeline(folder: Path, kind: type[Pipeline] = Pipeline) -> Pipeline:
     text.pads_negative = settings.pads_negative
     unet = UNet(settings.unet)
     weights = folder / kind.weights_file
-    load_weights(unet, load_tensors(weights), weights)
+    read_weights_into(unet, weights)
     return kind(settings, unet, saved.vae, text)

@@ -34,7 +34,7 @@ from processors.mel import check_mel
 from processors.metadata import mel_path
 from processors.stream import ClipStream, Share
 from processors.text import build_text_cache
-from utils.checkpoint import load_tensors, load_weights, read_json, save_tensors
+from utils.checkpoint import load_tensors, read_json, read_weights_into, save_tensors
 from utils.device import compiles, memory_format, to_device
 from utils.errors import UserError
 from utils.run_folder import WEIGHTS, find_weights
@@ -99,7 +99,7 @@ class AudioLDMTraining(LatentTask):
 
     def _load_unet(self, start: Path) -> None:
         """Loads the U-Net of a checkpoint, or of what the run starts from."""
-        load_weights(self.unet, *_tensors(start / self.weights_file))
+        read_weights_into(self.unet, start / self.weights_file)
 
     def _take_vae(self, checkpoint: Path | None, start: Path | None) -> None:
         """A run keeps the VAE that it began with, of which each checkpoint has a copy."""
@@ -150,7 +150,7 @@ class AudioLDMTraining(LatentTask):
                 of_text = self.text_encoder.state_dict()
                 averages |= {f"text_encoder.{name}": tensor for name, tensor in of_text.items()}
             self.ema.load(averages)
-        load_weights(self.objective, *_tensors(checkpoint / "learning.safetensors"))
+        read_weights_into(self.objective, checkpoint / "learning.safetensors")
 
     def _make_text_encoder(self, checkpoint: Path | None, start: Path | None) -> TextEncoder:
         text = self.config.model.text_encoder
@@ -343,7 +343,3 @@ class AudioLDMTraining(LatentTask):
     def save_training(self, folder: Path) -> None:
         """The weights that learn; those that `save_for_inference` writes are their average."""
         save_tensors(folder / "learning.safetensors", self.objective.state_dict())
-
-
-def _tensors(path: Path) -> tuple[dict[str, Tensor], Path]:
-    return load_tensors(path), path

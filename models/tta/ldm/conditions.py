@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.model_schema import AutoencoderKLConfig, UNetConfig
+from config.model_schema import AudioLDMModel, AutoencoderKLConfig, UNetConfig
 from config.schema import AudioLDMExperiment, PreprocessConfig
 from models.tta.evaluation.hub_models import CLAP, CLAP_RATE
 from models.tta.ldm.pipeline import PipelineSettings
@@ -60,6 +60,17 @@ def check_captioned(records: Sequence[dict]) -> None:
             f"{len(bare)} of {len(records)} records have no caption, such as {bare[0]!r}: caption"
             " them (captions.csv: file,caption), or learn from the sounds alone"
             " (egs/tta/audioldm/exp_config_clap.json, model.conditioner=clap)"
+        )
+
+
+def check_text_width(model: AudioLDMModel, width: int) -> None:
+    """Raises UserError unless the U-Net is for texts of the text encoder's `width`."""
+    unet = model.audioldm
+    if width != unet.text_dim:
+        name = "class_embed_dim" if unet.context_dim is None else "context_dim"
+        raise UserError(
+            f"model.audioldm.{name} {unet.text_dim} must be {width}, the width of the text encoder"
+            f" {model.text_encoder.pretrained}"
         )
 
 

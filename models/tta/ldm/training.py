@@ -19,6 +19,7 @@ from models.tta.ldm.conditions import (
     check_captioned,
     check_latent,
     check_start,
+    check_text_width,
     embed_sounds,
 )
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
@@ -36,7 +37,6 @@ from processors.stream import ClipStream, Share
 from processors.text import build_text_cache
 from utils.checkpoint import load_tensors, read_json, read_weights_into, save_tensors
 from utils.device import compiles, memory_format, to_device
-from utils.errors import UserError
 from utils.run_folder import WEIGHTS, find_weights
 from utils.seeds import generator
 
@@ -70,13 +70,7 @@ class AudioLDMTraining(LatentTask):
         self.unet = UNet(config.model.audioldm)
         if start:
             self._load_unet(start)
-        if self.text_encoder.dim != config.model.audioldm.text_dim:
-            name = "class_embed_dim" if self.from_sounds else "context_dim"
-            raise UserError(
-                f"model.audioldm.{name} {config.model.audioldm.text_dim} must be"
-                f" {self.text_encoder.dim}, the width of the text encoder"
-                f" {config.model.text_encoder.pretrained}"
-            )
+        check_text_width(config.model, self.text_encoder.dim)
         self.objective = DiffusionObjective(
             self.unet,
             self.text_encoder if self.trains_text else None,

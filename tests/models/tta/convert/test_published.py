@@ -149,7 +149,8 @@ class Tango:
                 empty + scale * (prompted - empty), t, latents
             ).prev_sample
         mel = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        return latents, mel, self.vocoder(mel.squeeze(1))
+        # A kernel that is longer by an odd number adds some samples at the end.
+        return latents, mel, self.vocoder(mel.squeeze(1))[:, : mel.shape[2] * 160]
 
 
 def ours(folder: Path, scale: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -296,7 +297,8 @@ def test_audioldm_s_own_checkpoint(tmp_path, monkeypatch):
     )
     mel = torch.randn(1, 64, 5)
     voice.mean.zero_(), voice.scale.fill_(1)
-    torch.testing.assert_close(found.vocoder(mel), voice(mel.transpose(1, 2)), **CLOSE)
+    expected = voice(mel.transpose(1, 2))[:, : 5 * 160]
+    torch.testing.assert_close(found.vocoder(mel), expected, **CLOSE)
 
 
 def test_the_command_takes_a_hub_name_and_keeps_the_best(audioldm_pipeline, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from utils.seeds import derived_seed
 
 KINDS = ("mix", "replace", "inpaint", "super_resolution", "keep")
 ALTERNATIVES = 4  # scenes drawn for one pair, should what is made of the first be no use
+NEXT_BED = 101  # turns from one of them to the next: not to the bed of a neighbouring pair
 TRIES = 200  # draws of an event that is not heard in the bed already
 BACKGROUND = "background"
 ASKED_OF_KEPT = ("drop", "replace", "inpaint", "super_resolution")
@@ -79,13 +80,13 @@ def draw_plan(config: EditsExperiment, beds: Pools, events: Pools) -> Plan:
         if any(pairs.values()):
             _check_pools(config, split, beds[split], events[split])
         for kind in KINDS:
-            count, purpose = pairs.get(kind, 0), f"edits {split} {kind}"
+            purpose = f"edits {split} {kind}"
             turns = _shuffled(beds[split], derived_seed(config.train.random_seed, purpose))
-            for number in range(count):
+            for number in range(pairs.get(kind, 0)):
                 scenes = []
                 for attempt in range(ALTERNATIVES):
                     seed = derived_seed(config.train.random_seed, purpose, number, attempt)
-                    bed = turns[(number + attempt * count) % len(turns)]
+                    bed = turns[(number + attempt * NEXT_BED) % len(turns)]
                     scenes.append(_scene(config.edits, kind, bed, events[split], seed))
                 plan[name_of(split, kind, number)] = tuple(scenes)
     return plan

@@ -19,11 +19,13 @@ from models.tta.autoencoder.saved import load_vae, save_vae
 from models.tta.ldm.known import Known, last_part, noised, sample_around
 from models.tta.ldm.sampling import (
     Denoiser,
+    OnStep,
     SamplingSettings,
     guided,
     make_scheduler,
     sample,
     starting_noise,
+    watched,
 )
 from models.tta.ldm.source import SourceMel
 from models.tta.ldm.text_encoder import TextEncoder
@@ -131,12 +133,14 @@ class Pipeline:
         seeds: Sequence[int],
         sampling: SamplingSettings | None = None,
         source: SourceMel | None = None,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         """mel [B, n_mel, frames], one for each text and seed, whatever else is in the batch.
 
         Args:
             sampling: tells all but the seeds; None: the pipeline's own.
             source: the sound that is changed, where `sampling` names one.
+            on_step: called after each step of the sampler.
         """
         sampling = sampling or self.settings.sampling
         if (source is None) != (sampling.audio is None):
@@ -155,6 +159,9 @@ class Pipeline:
                 known = Known(self.encode(source.mel.to(device)), source.remade.to(device))
                 start = noised(scheduler, known.latent, noise) if sampling.strength < 1 else None
             denoise = self.denoiser(texts, sampling, noise, known)
+            if on_step:
+                steps = len(scheduler.timesteps) * sampling.resample
+                denoise = watched(denoise, on_step, steps)
             if known is None or known.remade.all():
                 latent = sample(denoise, scheduler, noise, start)
             else:

@@ -1,9 +1,19 @@
 import math
 
+import librosa
 import numpy as np
+import pytest
 from PIL import Image
 
-from processors.mel_picture import BRIGHTEST, MAGMA, mel_rgb, write_mel_picture
+from config.schema import MelConfig
+from processors.mel_picture import (
+    BRIGHTEST,
+    MAGMA,
+    height_of,
+    mel_rgb,
+    write_difference_picture,
+    write_mel_picture,
+)
 
 FLOOR = math.log(1e-5)
 
@@ -38,3 +48,30 @@ def test_the_png_reads_back_as_the_picture(tmp_path):
         pixels = np.asarray(image)
     np.testing.assert_array_equal(pixels[::2, ::2], mel_rgb(mel))
     np.testing.assert_array_equal(pixels[1::2, 1::2], mel_rgb(mel))
+
+
+@pytest.mark.parametrize(
+    "mel",
+    [
+        MelConfig(16000, 1024, 1024, 256, 80, 0.0, 8000.0),
+        MelConfig(16000, 1024, 1024, 160, 64, 50.0, 7600.0),
+    ],
+)
+def test_the_axis_is_where_librosa_has_the_bands(mel):
+    middles = librosa.mel_frequencies(mel.n_mel + 2, fmin=mel.fmin, fmax=mel.fmax)[1:-1]
+    heights = [height_of(hz, mel) for hz in middles]
+    np.testing.assert_allclose(heights, (np.arange(mel.n_mel) + 0.5) / mel.n_mel, atol=1e-9)
+
+
+def test_a_difference_is_black_where_there_is_none(tmp_path):
+    before = np.full((4, 6), -5.0)
+    after = before.copy()
+    after[0, :3] += 10  # the lowest band, at first
+    after[3, 5] -= 2.5
+    write_difference_picture(tmp_path / "a.png", before, after)
+    picture = np.asarray(Image.open(tmp_path / "a.png"), dtype=int)[::3, ::3]
+    assert picture.shape == (4, 6, 3)
+    assert (picture[3, :3, 0] > picture[3, :3, 2] + 100).all()  # came: orange
+    assert picture[0, 5, 2] > picture[0, 5, 0] + 50  # went: blue
+    black = picture.sum(axis=2) == 0
+    assert black.sum() == 24 - 4

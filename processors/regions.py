@@ -70,7 +70,7 @@ def put_back(
     index, fade = np.arange(len(samples)), max(round(FADE * rate), 1)
     place = np.zeros(len(samples))  # 0: the given samples, 1: what was made
     for begin, end in regions:
-        before, after = math.floor(begin * rate) - index, index + 1 - math.ceil(end * rate)
+        before, after = round(begin * rate) - index, index + 1 - round(end * rate)
         place = np.maximum(place, 1 - np.maximum(before, after).clip(0) / (fade + 1))
     touched = place > 0
     angle = place[touched, None] * math.pi / 2

@@ -9,6 +9,10 @@ from config.model_schema import NoiseSchedulerConfig
 from models.tta.ldm.diffusion import NoiseSchedule
 
 MEAN, STD = 0.8, 0.5
+CPU = torch.device("cpu")
+SCHEDULE = NoiseSchedulerConfig(
+    1000, 0.00085, 0.012, "scaled_linear", "epsilon", False, 1, True, True
+)
 
 
 class Correlated:

@@ -29,8 +29,9 @@ CASES = {
     "a text encoder that learns, half the sources dropped": (
         *("model.source_dropout=0.5", "model.caption_dropout=0"),
     ),
-    "frozen text encoder, velocity, texts and sources dropped": (
+    "frozen text encoder, two micro-batches, texts and sources dropped": (
         *("model.source_dropout=0.3", "model.caption_dropout=0.3"),
+        "train.gradient_accumulation_steps=2",
         "model.text_encoder.pretrained=any",
     ),
 }

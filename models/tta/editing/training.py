@@ -7,7 +7,9 @@ the text is an instruction. Captioned sounds stay in the mix, with zeros for the
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +39,18 @@ class AUDITTraining(AudioLDMTraining):
     weights_file = WEIGHTS["AUDIT"]
 
     def load_records(self, split: str) -> list[dict]:
-        """Edits and captioned sounds, see `load_edits`."""
-        return load_edits(self.config, split)
+        """Edits and captioned sounds, see `load_edits`.
+
+        In "valid", tasks take turns, so that those of `train.valid_clips` are of every task.
+        """
+        records = load_edits(self.config, split)
+        if split == "train":
+            return records
+        turns = Counter()
+        for record in records:
+            turns[record["Task"]] += 1
+            record["Turn"] = turns[record["Task"]]
+        return sorted(records, key=itemgetter("Turn"))
 
     # ------------------------------------------------------------ what it starts from
 

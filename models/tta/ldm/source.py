@@ -14,7 +14,7 @@ from torch import Tensor
 from config.model_schema import AutoencoderKLConfig
 from config.schema import MelConfig
 from models.tta.ldm.sampling import SamplingSettings, Sound
-from processors.mel import mel_of_wav
+from processors.mel import mel_of_wav, shortest_wav
 from processors.regions import (
     channel_gains,
     put_above,
@@ -67,11 +67,14 @@ class Source:
         """The mel of the sound, and what the settings say is to be made of its latent.
 
         Raises:
-            UserError: of the cut-off, that nothing lies above it or below it for this model.
+            UserError: the sound is too short for a mel; or, of the cut-off, that nothing lies
+                above it or below it for this model.
             ValueError: the settings' duration is not that of this sound.
         """
         if abs(settings.duration - settings.extend - self.seconds) > 1e-3:
             raise ValueError(f"a sound of {self.seconds} s, and settings for {settings.duration} s")
+        if len(self.wav) < shortest_wav(mel):
+            raise UserError(f"audio {settings.audio}: {self.seconds:.3f} s are too short for a mel")
         _, rows, columns = vae.latent_shape(mel.n_mel, settings.whole_frames(mel, vae.downsampling))
         remade = np.zeros((rows, columns), dtype=bool)
         if settings.task == "super_resolution":

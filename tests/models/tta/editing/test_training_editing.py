@@ -191,6 +191,8 @@ def test_validation_is_told_for_each_task(edits, task):
     mean = sum(found[f"loss_{name}"] * n for name, n in counts.items()) / sum(counts.values())
     assert found["loss"] == pytest.approx(mean, rel=1e-5)
     assert len(set(found.values())) == len(found)
+    first = {record["Task"] for record in task.valid_records[: len(counts)]}
+    assert first == counts.keys(), "however few train.valid_clips are"
     assert {f"valid/{name}" for name in found} <= scalars(edits / "runs/audit").keys()
 
 

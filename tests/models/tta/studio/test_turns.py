@@ -61,13 +61,12 @@ def test_sessions_take_turns_one_sound_at_a_time(gate):
     assert [job.result for job in jobs] == ["g0", "g1", "g2", "g3", "b0", "b1", "c0"]
 
 
-def test_one_sound_after_the_other_gives_no_advantage(gate):
-    """Who asks again as soon as a sound is there does not overtake who has waited."""
+def test_who_had_a_turn_does_not_overtake_who_had_none(gate):
     turns = Turns()
-    first = turns.submit("quick", [gate.work("quick0")])
-    wait(lambda: first[0].look() == "working")
-    jobs = turns.submit("patient", [gate.work("patient0"), gate.work("patient1")])
+    jobs = turns.submit("quick", [gate.work("quick0")])
+    wait(lambda: jobs[0].look() == "working")
     jobs += turns.submit("quick", [gate.work("quick1")])
+    jobs += turns.submit("patient", [gate.work("patient0"), gate.work("patient1")])
     gate.open.set()
     wait(lambda: ended(jobs))
     assert gate.order == ["quick0", "patient0", "quick1", "patient1"]

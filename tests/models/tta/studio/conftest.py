@@ -67,7 +67,7 @@ def serving(studio: Studio, uploads: Path, password: str = ""):
 
     uploads.mkdir()
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(make_app(studio, uploads, password), log_level="error")
+    config = uvicorn.Config(make_app(studio, uploads, password), log_level="critical")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

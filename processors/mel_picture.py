@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from config.schema import MelConfig
 from processors.mel import MEL_FLOOR
 
 # Loudness that is drawn brightest, ln: about that of a full-scale sine. The scale is the same for
@@ -31,6 +33,21 @@ def mel_rgb(mel: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(place, steps, MAGMA[:, i]) for i in range(3)], -1).astype(np.uint8)
 
 
+def height_of(hz: float, mel: MelConfig) -> float:
+    """Where a frequency lies in the picture of a mel: 0 at its lower edge, 1 at its upper one.
+
+    By the middles of the bands on Slaney's scale (Auditory Toolbox, 1998): linear up to 1000 Hz,
+    logarithmic above. Below the first band's middle it is less than half a band, and may be < 0.
+    """
+
+    def slaney(hz: float) -> float:
+        return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000) / math.log(6.4)
+
+    low, high = slaney(mel.fmin), slaney(mel.fmax)
+    point = (slaney(hz) - low) / (high - low) * (mel.n_mel + 1)  # band i has its middle at i + 1
+    return (point - 0.5) / mel.n_mel
+
+
 def difference_rgb(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """What came and what went between two mels [n_mel, frames] -> uint8 [n_mel, frames, 3]."""
     change = np.clip((np.asarray(after) - before)[::-1, :, None] / LARGEST, -1, 1)
@@ -53,3 +70,8 @@ def _write(path: str | Path, rgb: np.ndarray, zoom: int = 3) -> None:
     """`zoom` pixels a band and a frame."""
     rgb = rgb.repeat(zoom, axis=0).repeat(zoom, axis=1)
     Image.fromarray(rgb).save(path, format="PNG")
+
+
+def write_difference_picture(path: str | Path, before: np.ndarray, after: np.ndarray) -> None:
+    """Writes the picture of `difference_rgb` as a PNG."""
+    _write(path, difference_rgb(before, after))

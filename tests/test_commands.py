@@ -95,7 +95,9 @@ def test_what_a_page_says_can_be_typed(checking, page, block):
     block = block.replace("quickstart/run.sh", "quickstart/run.sh --help")
     done = run(checking, filled_in(block))
     assert done.returncode == 0, done.stderr
-    asked = len(re.findall(r"^[^#\n]*(?:run_\w+\.sh|bins/tta/\w+\.py)", block, re.MULTILINE))
+    asked = len(
+        re.findall(r"^[^#\n]*(?:run_\w+\.sh|studio/run\.sh|bins/tta/\w+\.py)", block, re.MULTILINE)
+    )
     assert done.stdout.count("checked:") == asked
 
 

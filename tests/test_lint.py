@@ -60,15 +60,19 @@ def test_scripts_are_posix(script):
     assert "[[" not in script.read_text()
 
 
+REQUIREMENTS = ("requirements.txt", "tests/requirements.txt", "egs/tta/studio/requirements.txt")
+
+
 def test_what_is_imported_is_pinned():
     pinned = {
         line.partition("==")[0].replace("-", "_")
-        for file in ("requirements.txt", "tests/requirements.txt")
+        for file in REQUIREMENTS
         for line in (ROOT / file).read_text().splitlines()
         if not line.startswith("#")
     }
     ours = {*FOLDERS, *sys.stdlib_module_names}
     brought_along = {"huggingface_hub", "tokenizers"}  # by transformers
+    brought_along |= {"fastapi", "starlette", "uvicorn", "gradio_client"}  # by gradio
     import_names = {"pillow": "PIL"}
     imported = {
         name.partition(".")[0]

@@ -297,6 +297,32 @@ def _bits(descriptor: int) -> int | None:
     return {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}.get(subtype)
 
 
+class _Length(Taker):
+    """Notes how long a file is, and stops at one that is too long."""
+
+    def __init__(self, most: float) -> None:
+        self.seconds, self.most = 0.0, most
+
+    def take(self, rate: int, block: np.ndarray) -> None:
+        if not MIN_RATE <= rate <= MAX_RATE:
+            raise AudioError("sample rate out of range", f"{rate} Hz")
+        self.seconds += len(block) / rate
+        if self.seconds > self.most:
+            raise AudioError("too long", f"at most {self.most:g} s")
+
+
+def check_length(path: str | Path, most: float) -> None:
+    """Raises AudioError where a file has no sound, or more than `most` seconds of it.
+
+    No more than a block of it is in memory at a time, whatever its length.
+    """
+    both = _Length(most), _Length(most)
+    with _regular_file(path) as descriptor:
+        _decoded(descriptor, *both)
+    if max(length.seconds for length in both) > most:  # by one decoder alone: which one is right?
+        raise AudioError("too long", f"at most {most:g} s")
+
+
 def write_recording(path: str | Path, recording: Recording) -> None:
     """Writes a wav of the same rate, channels and bits. A sample that was read is written as it
     was; what lies beyond full scale is clipped where samples are whole numbers."""

@@ -25,7 +25,7 @@ if ! [ -x "$PYTHON" ]; then
 fi
 
 for requirements in "$@"; do
-    stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/arion-$(basename "$requirements")
+    stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/arion-$(echo "$requirements" | tr / -)
     if cmp -s "$requirements" "$stamp"; then
         continue
     fi

@@ -1,9 +1,19 @@
 import math
 
+import librosa
 import numpy as np
+import pytest
 from PIL import Image
 
-from processors.mel_picture import BRIGHTEST, MAGMA, difference_rgb, mel_rgb, write_mel_picture
+from config.schema import MelConfig
+from processors.mel_picture import (
+    BRIGHTEST,
+    MAGMA,
+    difference_rgb,
+    height_of,
+    mel_rgb,
+    write_mel_picture,
+)
 
 FLOOR = math.log(1e-5)
 
@@ -38,6 +48,19 @@ def test_the_png_reads_back_as_the_picture(tmp_path):
         pixels = np.asarray(image)
     np.testing.assert_array_equal(pixels[::2, ::2], mel_rgb(mel))
     np.testing.assert_array_equal(pixels[1::2, 1::2], mel_rgb(mel))
+
+
+@pytest.mark.parametrize(
+    "mel",
+    [
+        MelConfig(16000, 1024, 1024, 256, 80, 0.0, 8000.0),
+        MelConfig(16000, 1024, 1024, 160, 64, 50.0, 7600.0),
+    ],
+)
+def test_the_axis_is_where_librosa_has_the_bands(mel):
+    middles = librosa.mel_frequencies(mel.n_mel + 2, fmin=mel.fmin, fmax=mel.fmax)[1:-1]
+    heights = [height_of(hz, mel) for hz in middles]
+    np.testing.assert_allclose(heights, (np.arange(mel.n_mel) + 0.5) / mel.n_mel, atol=1e-9)
 
 
 def test_a_difference_shows_what_came_and_what_went():

@@ -116,6 +116,17 @@ def test_set_up_installs_once(place):
     assert "-r requirements.txt" in sh(place, "utils/setup.sh").stdout
 
 
+def test_set_up_tells_files_of_one_name_apart(place):
+    (place / "more").mkdir()
+    (place / "more" / "requirements.txt").write_text("pytest")
+    (place / "both.sh").write_text("sh utils/setup.sh requirements.txt more/requirements.txt")
+    done = sh(place, "both.sh")
+    assert "-r requirements.txt" in done.stdout
+    assert "-r more/requirements.txt" in done.stdout
+    assert sh(place, "both.sh").stdout == ""
+    assert sh(place, "utils/setup.sh").stdout == ""
+
+
 def test_no_fitting_python_at_all(place):
     shutil.rmtree(place / ".venv")
     for name in ("python3.12", "python3.11"):

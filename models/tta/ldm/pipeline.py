@@ -20,11 +20,13 @@ from models.tta.ldm.clap_text import ClapText
 from models.tta.ldm.known import Known, last_part, noised, sample_around
 from models.tta.ldm.sampling import (
     Denoiser,
+    OnStep,
     SamplingSettings,
     guided,
     make_scheduler,
     sample,
     starting_noise,
+    watched,
 )
 from models.tta.ldm.source import SourceMel
 from models.tta.ldm.text_encoder import TextEncoder
@@ -138,12 +140,14 @@ class Pipeline:
         seeds: Sequence[int],
         sampling: SamplingSettings | None = None,
         source: SourceMel | None = None,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         """mel [B, n_mel, frames], one for each text and seed, whatever else is in the batch.
 
         Args:
             sampling: tells all but the seeds; None: the pipeline's own.
             source: the sound that is changed, where `sampling` names one.
+            on_step: called after each step of the sampler.
         """
         sampling = sampling or self.settings.sampling
         if (source is None) != (sampling.audio is None):
@@ -162,6 +166,9 @@ class Pipeline:
                 known = Known(self.encode(source.mel.to(device)), source.remade.to(device))
                 start = noised(scheduler, known.latent, noise) if sampling.strength < 1 else None
             denoise = self.denoiser(texts, sampling, noise, known)
+            if on_step:
+                steps = len(scheduler.timesteps) * sampling.resample
+                denoise = watched(denoise, on_step, steps)
             if known is None or known.remade.all():
                 latent = sample(denoise, scheduler, noise, start)
             else:

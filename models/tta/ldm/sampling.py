@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 QUIET = -50.0  # dB of full scale: below it, a sound is hardly heard
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # latent [B, z, h, w], timestep [] -> prediction
+OnStep = Callable[[int, int], None]  # is told the steps done and their number; may raise, to stop
 
 # By name: diffusers' class, and what is set besides the noise schedule. All are deterministic.
 # Those of higher order go by the noise levels of Karras et al. (2022, arXiv:2206.00364, eq. 5):
@@ -139,13 +141,15 @@ def generate(
     settings: SamplingSettings,
     batch_size: int = 8,
     source: Source | None = None,
+    on_step: OnStep | None = None,
 ) -> Iterator[Sound]:
     """A sound for each text, in their order; that of text k has the seed `settings.seed` + k.
 
     source: what `settings.audio` names, read; each sound is then a changed one.
+    on_step: called after each step of the sampler, for each batch anew.
     """
     given = source and source.for_sampling(settings, pipeline.settings.mel, pipeline.vae.config)
-    return _generate(pipeline, vocoder, texts, settings, batch_size, source, given)
+    return _generate(pipeline, vocoder, texts, settings, batch_size, source, given, on_step)
 
 
 def _generate(
@@ -156,12 +160,13 @@ def _generate(
     batch_size: int,
     source: Source | None,
     given: SourceMel | None,
+    on_step: OnStep | None,
 ) -> Iterator[Sound]:
     mel_config = pipeline.settings.mel
     for first in range(0, len(texts), batch_size):
         batch = texts[first : first + batch_size]
         seeds = [settings.seed + first + place for place in range(len(batch))]
-        mels = pipeline(batch, seeds, settings, given)
+        mels = pipeline(batch, seeds, settings, given, on_step)
         wavs = vocoder(mels)[:, : round(settings.duration * mel_config.sample_rate)]
         for text, seed, mel, wav in zip(batch, seeds, mels.cpu(), wavs.cpu(), strict=True):
             sound = Sound(text, seed, mel.numpy(), wav.numpy())
@@ -200,6 +205,18 @@ def guided(
         return empty + scale * (prompted - empty)
 
     return denoise
+
+
+def watched(denoise: Denoiser, on_step: OnStep, steps: int) -> Denoiser:
+    """The denoiser, which tells how many of `steps` predictions it has made."""
+    done = itertools.count(1)
+
+    def denoise_and_tell(latent: Tensor, timestep: Tensor) -> Tensor:
+        prediction = denoise(latent, timestep)
+        on_step(min(next(done), steps), steps)
+        return prediction
+
+    return denoise_and_tell
 
 
 def sample(

@@ -1,0 +1,225 @@
+"""The tab in which a sound is changed: a part of it, all of it, what follows it, its treble."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import aclosing
+from pathlib import Path
+
+import gradio as gr
+
+from config.schema import MelConfig
+from models.tta.studio.cards import sound_card, source_card
+from models.tta.studio.events import MANY, PRIVATE, SCRIPT, fault, follow, person, session, slot
+from models.tta.studio.generate_tab import Sampling, slider
+from models.tta.studio.shelf import EDITOR, MODEL
+from models.tta.studio.studio import Studio
+from utils.audio import read_recording
+from utils.errors import UserError
+
+INSTRUCT = ("Follow an instruction", "instruct")  # where there is an editor
+INPAINT, TRANSFER, EXTEND, TREBLE = "inpaint", "transfer", "extend", "super_resolution"
+WHAT = [
+    ("Make a part anew", INPAINT),
+    ("Turn it into the text", TRANSFER),
+    ("Go on after its end", EXTEND),
+    ("Make the treble anew", TREBLE),
+]
+SHOWN_FOR = ((INSTRUCT[1], INPAINT), (TRANSFER,), (EXTEND,), (TREBLE,))  # parts of the form
+NOTHING_TAKEN = "there is no sound to change; load one, or press Edit on one that was made"
+
+
+class EditTab:
+    def __init__(self, studio: Studio) -> None:
+        limits = studio.limits
+        self.studio = studio
+        self.taken = gr.State(None)  # the name of what is to be changed
+        with gr.Row(elem_classes="work"):
+            with gr.Column(scale=2, min_width=320):
+                self.file = gr.File(
+                    label="Sound to change",
+                    file_types=["audio", "video"],
+                    type="filepath",
+                    height=150,
+                )
+                self.what = gr.Radio(WHAT, value=INPAINT, label="What to do")
+                self.text = gr.Textbox(label="What to hear", max_length=limits.text)
+                with gr.Row() as part:
+                    self.begin = gr.Number(
+                        0, label="From second", minimum=0, step=0.1, min_width=120
+                    )
+                    self.end = gr.Number(1, label="To second", minimum=0, step=0.1, min_width=120)
+                self.strength = slider(
+                    0.05, 1, 0.5, step=0.05, label="Strength", info="1: wholly new", visible=False
+                )
+                self.extend = slider(
+                    0.1,
+                    limits.seconds,
+                    min(2, limits.seconds),
+                    step=0.1,
+                    label="Seconds more",
+                    visible=False,
+                )
+                self.cutoff = gr.Number(
+                    None,
+                    label="Above, in Hz",
+                    info="empty: half of the sound's rate",
+                    visible=False,
+                )
+                with gr.Row(elem_classes="seed"):
+                    self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=120)
+                    self.fresh = gr.Checkbox(True, label="New seed each time", min_width=120)
+                with gr.Row():
+                    self.go = gr.Button("Edit", variant="primary", min_width=120)
+                    self.stop = gr.Button("Cancel", min_width=120)
+                self.sampling = Sampling(studio)
+            with gr.Column(scale=3, min_width=320):
+                self.source = gr.HTML("", js_on_load=SCRIPT, apply_default_css=False)
+                self.status = gr.HTML("", js_on_load=None)
+                self.result = slot()
+        parts = [part, self.strength, self.extend, self.cutoff]
+        self.what.change(self._on_what, self.what, [*parts, self.sampling.model], **PRIVATE)
+        self.file.upload(
+            self._on_upload, [self.file, self.sampling.model], [self.file, *self.filled], **PRIVATE
+        )
+        self.source.select(self._on_mark, None, [self.begin, self.end], **PRIVATE)
+        region = [self.taken, self.begin, self.end, self.sampling.model]
+        for number in (self.begin, self.end):
+            number.input(self._on_typed, region, self.source, **PRIVATE)
+        form = [self.taken, self.what, self.text, self.begin, self.end, self.strength]
+        form += [self.extend, self.cutoff, self.seed, self.fresh, *self.sampling.inputs]
+        gr.on(
+            [self.go.click, self.text.submit],
+            self._on_edit,
+            form,
+            [self.status, self.seed, self.result],
+            trigger_mode="once",
+            **MANY,
+            **PRIVATE,
+        )
+        self.stop.click(self._on_cancel, None, None, queue=False, **PRIVATE)
+
+    def _on_what(self, what: str) -> list:
+        """Shows what belongs to it, and the models that can do it."""
+        shown = [gr.update(visible=what in ways) for ways in SHOWN_FOR]
+        names = choices(self.studio, kind_for(what))
+        value = names[0][1] if names else None
+        return [*shown, gr.update(choices=names, value=value)]
+
+    # ------------------------------------------------------------ what is to be changed
+
+    @property
+    def filled(self) -> list[gr.components.Component]:
+        """What `use` fills."""
+        return [self.taken, self.source, self.begin, self.end, self.status]
+
+    def use(self, who: str, number: str) -> list:
+        """Takes a sound of the history; values of `filled`."""
+        return self._taken(who, self.studio.history.file(who, f"{number}.wav"), None)
+
+    def _taken(self, who: str, path: object, model: str | None) -> list:
+        name = self.studio.take(who, path)
+        axes = self.studio.draw(who, name, self._mel(model))
+        return [name, source_card(name, axes, None), 0, round(axes["duration"], 2), ""]
+
+    def _mel(self, model: str | None) -> MelConfig:
+        """What the model hears; where none is chosen, the first one."""
+        models = self.studio.shelf.models
+        model = model or next(iter([*models(MODEL), *models(EDITOR)]), None)
+        kind = self.sampling.kind_of(model)
+        if kind is None:
+            raise UserError("there is no model yet")
+        return self.studio.shelf.settings(model, kind).mel
+
+    def _on_upload(self, path: str, model: str | None, request: gr.Request) -> list:
+        """The form's field is emptied: the sound is shown beside it, under no name."""
+        try:
+            return [None, *self._taken(person(request), path, model)]
+        except UserError as error:
+            return [None, *[gr.skip()] * 4, fault(error)]
+
+    def _on_mark(self, event: gr.EventData) -> list:
+        return [round(getattr(event, name, 0), 2) for name in ("begin", "end")]
+
+    def _on_typed(
+        self, name: str | None, begin: float, end: float, model: str, request: gr.Request
+    ) -> object:
+        if name is None or begin is None or end is None or not 0 <= begin < end:
+            return gr.skip()
+        axes = self.studio.draw(person(request), name, self._mel(model))
+        return source_card(name, axes, (begin, min(end, axes["duration"])))
+
+    # ------------------------------------------------------------ changing it
+
+    async def _on_edit(
+        self,
+        name: str | None,
+        what: str,
+        text: str,
+        begin: float,
+        end: float,
+        strength: float,
+        extend: float,
+        cutoff: float | None,
+        seed: int,
+        fresh: bool,
+        model: str,
+        vocoder: str,
+        steps: int,
+        guidance: float,
+        sampler: str,
+        request: gr.Request,
+    ):
+        try:
+            if name is None:
+                raise UserError(NOTHING_TAKEN)
+            if begin is None or end is None:
+                raise UserError("from and to: say both, in seconds")
+            path = self.studio.source(person(request), name)
+            seconds = (await asyncio.to_thread(read_recording, path)).seconds
+            end = min(end, seconds)  # what is drawn may end with the last frame
+            whole = begin == 0 and end > seconds - 0.01
+            how = {
+                INSTRUCT[1]: {"instruct": True, "region": None if whole else ((begin, end),)},
+                INPAINT: {"region": ((begin, end),)},
+                TRANSFER: {"strength": strength},
+                EXTEND: {"extend": extend},
+                TREBLE: {"task": TREBLE, "cutoff": cutoff},
+            }[what]
+            seed = secrets.randbelow(2**31) if fresh else seed
+            job = await asyncio.to_thread(
+                self.studio.edit,
+                person(request),
+                session(request),
+                name,
+                text,
+                model,
+                vocoder,
+                seed=seed,
+                num_steps=steps,
+                guidance_scale=guidance,
+                sampler=sampler,
+                **how,
+            )
+            yield [gr.skip(), seed, ""]
+            async with aclosing(follow(self.studio, [job])) as news:
+                async for status, made in news:
+                    yield [status, gr.skip(), sound_card(made[0]) if made else gr.skip()]
+        except UserError as error:
+            yield [fault(error), gr.skip(), gr.skip()]
+
+    def _on_cancel(self, request: gr.Request) -> None:
+        self.studio.turns.cancel(session(request))
+
+
+def kind_for(what: str) -> str:
+    """Of the models that can do it."""
+    return EDITOR if what == INSTRUCT[1] else MODEL
+
+
+def choices(studio: Studio, kind: str) -> list[tuple[str, str]]:
+    """Of a list of models: a run by its name, with the step where it goes on still."""
+    found = studio.shelf.models(kind)
+    steps = {name: folder.name for name, folder in found.items() if folder.name[:5] == "step-"}
+    return [(", ".join(filter(None, (Path(n).name, steps.get(n)))), n) for n in found]

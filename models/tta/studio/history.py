@@ -1,0 +1,101 @@
+"""What was made: a folder of numbered sounds with their pictures and receipts, for each person."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from models.tta.ldm.outputs import Numbering
+from models.tta.ldm.sampling import SamplingSettings, Sound
+from processors.mel_picture import write_difference_picture, write_mel_picture
+from utils.checkpoint import read_json
+from utils.errors import UserError
+
+NAME = re.compile(r"\d+(\.wav|\.json|(\.before|\.difference)?\.png)", re.ASCII)  # of a file
+NEEDED = {field.name for field in dataclasses.fields(SamplingSettings)} | {"text", "mel"}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A sound in the folder."""
+
+    number: str  # "0003"
+    receipt: dict[str, Any]
+
+
+class History:
+    """The sounds below `folder`, one folder a person. The name of a person is in no path."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def of(self, person: str) -> Path:
+        return self.folder / hashlib.sha256(person.encode()).hexdigest()[:16]
+
+    def add(
+        self,
+        person: str,
+        sound: Sound,
+        sampling: SamplingSettings,
+        made_by: dict[str, Any],
+        sample_rate: int,
+    ) -> Kept:
+        """Writes the sound under the next free number.
+
+        Of one that was changed, what it was and the difference are drawn, too.
+        """
+        path = Numbering(self.of(person)).write(sound, sampling, made_by, sample_rate)
+        if sound.before is not None:
+            write_mel_picture(path.with_suffix(".png"), sound.mel)
+            write_mel_picture(path.with_suffix(".before.png"), sound.before)
+            write_difference_picture(path.with_suffix(".difference.png"), sound.before, sound.mel)
+        return Kept(path.stem, read_json(path.with_suffix(".json")))
+
+    def count(self, person: str) -> int:
+        return len(self._numbers(person))
+
+    def _numbers(self, person: str) -> list[str]:
+        """The newest first."""
+        return sorted(
+            (p.stem for p in self.of(person).glob("*.wav") if p.stem.isdecimal()),
+            key=int,
+            reverse=True,
+        )
+
+    def newest(self, person: str, start: int = 0, count: int | None = None) -> list[Kept]:
+        """The newest first, `count` of them from `start` on.
+
+        What has lost its receipt is left out.
+        """
+        kept = []
+        for number in self._numbers(person)[start : None if count is None else start + count]:
+            with contextlib.suppress(UserError):
+                kept.append(self.get(person, number))
+        return kept
+
+    def get(self, person: str, number: object) -> Kept:
+        """Raises UserError where there is no such sound."""
+        receipt = read_json(self.file(person, f"{number}.json"))
+        if missing := NEEDED - receipt.keys():
+            raise UserError(f"the receipt does not say its {min(missing)}")
+        return Kept(str(number), receipt)
+
+    def file(self, person: str, name: str) -> Path:
+        """The file of that name, such as 0003.wav. Raises UserError where there is none."""
+        path = self.of(person) / name
+        if not NAME.fullmatch(name) or not path.is_file():
+            raise UserError("there is no such sound")
+        return path
+
+    def zip_into(self, file: IO[bytes], person: str) -> None:
+        """Writes all of it as a zip."""
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(self.of(person).iterdir()) if self.of(person).is_dir() else ():
+                if NAME.fullmatch(path.name):
+                    archive.write(path, path.name)

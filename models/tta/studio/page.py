@@ -1,0 +1,121 @@
+"""The studio's page: its tabs, and the models that come and go."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from models.tta.studio.api import wire_api
+from models.tta.studio.edit_tab import INSTRUCT, WHAT, EditTab, choices, kind_for
+from models.tta.studio.events import PRIVATE, wire_slot
+from models.tta.studio.generate_tab import GenerateTab, no_model
+from models.tta.studio.history_tab import HistoryTab, TrainingTab
+from models.tta.studio.shelf import EDITOR, MODEL
+from models.tta.studio.studio import Studio
+
+SECONDS = 5  # between two looks for models
+FONT = ("system-ui", "sans-serif")  # nothing is fetched from anywhere
+MONO_FONT = ("ui-monospace", "Menlo", "Consolas", "monospace")
+
+
+def theme() -> gr.themes.Base:
+    """Quiet: blocks without frames. Its colours are those of studio.css."""
+    return gr.themes.Base(neutral_hue="zinc", font=FONT, font_mono=MONO_FONT).set(
+        block_border_width="0px",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_padding="0px",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        form_gap_width="0px",
+        panel_border_width="0px",
+        input_border_width="1px",
+        input_background_fill="*background_fill_primary",
+        input_background_fill_dark="*background_fill_secondary",
+        button_primary_background_fill="var(--accent)",
+        button_primary_background_fill_dark="var(--accent)",
+        button_primary_background_fill_hover="var(--accent-strong)",
+        button_primary_background_fill_hover_dark="var(--accent-strong)",
+        button_primary_text_color="var(--on-accent)",
+        button_primary_text_color_dark="var(--on-accent)",
+        button_primary_border_color="transparent",
+        button_secondary_background_fill="transparent",
+        button_secondary_background_fill_dark="transparent",
+        button_border_width="1px",
+        button_large_text_weight="500",
+        button_large_text_size="*text_md",
+        checkbox_background_color_selected="var(--accent)",
+        checkbox_background_color_selected_dark="var(--accent)",
+        checkbox_label_background_fill="transparent",
+        checkbox_label_background_fill_dark="transparent",
+        checkbox_label_background_fill_hover="transparent",
+        checkbox_label_background_fill_hover_dark="transparent",
+        checkbox_label_background_fill_selected="transparent",
+        checkbox_label_background_fill_selected_dark="transparent",
+        checkbox_label_padding="2px 0",
+        slider_color="var(--accent)",
+        slider_color_dark="var(--accent)",
+        link_text_color="var(--accent)",
+        link_text_color_dark="var(--accent)",
+        link_text_color_hover="var(--accent-strong)",
+        link_text_color_hover_dark="var(--accent-strong)",
+    )
+
+
+def make_page(studio: Studio) -> gr.Blocks:
+    """The page over a studio; it makes no sound itself."""
+    with gr.Blocks(
+        title="Arion studio", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
+    ) as page:
+        gr.HTML("<h1>Arion studio</h1>", elem_id="title", js_on_load=None)
+        empty = gr.HTML(no_model(studio), visible=False, js_on_load=None)
+        with gr.Tabs() as tabs:
+            with gr.Tab("Generate", id="generate"):
+                generate = GenerateTab(studio)
+            with gr.Tab("Edit", id="edit"):
+                edit = EditTab(studio)
+            with gr.Tab("History", id="history") as tab:
+                history = HistoryTab(studio, tab)
+            with gr.Tab("Training", id="training") as tab:
+                TrainingTab(studio, tab)
+        for place in (*generate.slots, edit.result, *history.slots):
+            wire_slot(studio, place, tabs, generate.settings, edit.filled, edit.use)
+        _wire_models(studio, page, empty, generate, edit)
+        wire_api(studio)
+    return page
+
+
+def _wire_models(
+    studio: Studio, page: gr.Blocks, empty: gr.HTML, generate: GenerateTab, edit: EditTab
+) -> None:
+    """The lists of models follow the runs; the forms follow their models."""
+    made_by, edited_by = generate.sampling, edit.sampling
+
+    def on_look(known: list | None, model: str | None, editor: str | None, what: str) -> list:
+        models, editors = choices(studio, MODEL), choices(studio, EDITOR)
+        if [models, editors] == known:
+            return [gr.skip()] * 7
+        ways = [INSTRUCT, *WHAT] if editors else WHAT
+        way = what if what in dict(map(reversed, ways)) else WHAT[0][1]
+        return [
+            [models, editors],
+            gr.update(visible=not models),
+            *[gr.update(interactive=bool(models or editors))] * 2,
+            gr.update(choices=ways, value=way),
+            chosen(models, model),
+            chosen(editors if kind_for(way) == EDITOR else models, editor),
+        ]
+
+    known, timer = gr.State(None), gr.Timer(SECONDS)
+    inputs = [known, made_by.model, edited_by.model, edit.what]
+    outputs = [known, empty, generate.go, edit.go, edit.what, made_by.model, edited_by.model]
+    gr.on([page.load, timer.tick], on_look, inputs, outputs, **PRIVATE)
+    for form in (made_by, edited_by):
+        own = [form.vocoder, form.steps, form.guidance, form.sampler]
+        form.model.change(form.defaults, form.model, own, **PRIVATE)
+    made_by.model.change(generate.own_seconds, made_by.model, generate.seconds, **PRIVATE)
+
+
+def chosen(names: list[tuple[str, str]], value: str | None) -> object:
+    """A list's new names, and its value where that is still there, else the first."""
+    values = [name for _, name in names]
+    return gr.update(choices=names, value=value if value in values else next(iter(values), None))

@@ -1,0 +1,150 @@
+"""The studio without its page: models, whose turn it is, and what was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from config.schema import MelConfig
+from models.tta.ldm.outputs import Numbering
+from models.tta.studio.history import History, Kept
+from models.tta.studio.shelf import Shelf, Wish
+from models.tta.studio.turns import Job, Turns
+from processors.mel import mel_of_wav, shortest_wav
+from processors.mel_picture import write_mel_picture
+from utils.audio import check_length, read_recording, read_wav, write_recording
+from utils.errors import UserError
+
+QUICKSTART = Path("quickstart")  # what egs/tta/quickstart/run.sh makes
+SOURCES = "sources"  # in a person's folder: what was taken to be changed
+SAME = "the same sound again, bit for bit"
+
+
+class Studio:
+    """Takes what people ask for, and keeps what becomes of it.
+
+    A person has a history; a session waits for a turn. Where nobody logs in, all are one person.
+    """
+
+    def __init__(self, shelf: Shelf, folder: Path) -> None:
+        self.shelf, self.history, self.turns = shelf, History(folder), Turns()
+        self.limits = shelf.limits
+
+    @property
+    def quickstart(self) -> bool:
+        """Whether the quickstart's page is there."""
+        return (QUICKSTART / "index.html").is_file()
+
+    def submit(
+        self,
+        person: str,
+        session: str,
+        text: object,
+        model: object,
+        vocoder: object,
+        count: object,
+        **sampling: object,
+    ) -> list[Job]:
+        """A job for each sound; its result is what is kept. UserError: see `Shelf.wishes`."""
+        wishes = self.shelf.wishes(text, model, vocoder, count, **sampling)
+        works = [functools.partial(self._make, person, wish) for wish in wishes]
+        return self.turns.submit(session, works)
+
+    def _make(self, person: str, wish: Wish, job: Job) -> Kept:
+        sound, made_by = self.shelf.make(wish, job.on_step)
+        rate = made_by["mel"]["sample_rate"]
+        return self.history.add(person, sound, wish.sampling, made_by, rate)
+
+    # ------------------------------------------------------------ changing a sound
+
+    def take(self, person: str, path: str | Path) -> str:
+        """Copies a sound, in whatever format, as a wav into the person's folder; its name there.
+
+        Raises UserError where there is no usable sound, or one that is too long.
+        """
+        try:
+            check_length(path, self.limits.seconds)
+            recording = read_recording(path)
+        except UserError as error:  # whose path says nothing to one who sent a file
+            raise UserError(f"this file: {str(error).removeprefix(f'{path}: ')}") from None
+        folder = self.history.of(person) / SOURCES
+        folder.mkdir(parents=True, exist_ok=True)
+        content = recording.samples.tobytes() + str(recording.sample_rate).encode()
+        name = f"{hashlib.sha256(content).hexdigest()[:16]}.wav"
+        write_recording(folder / name, recording)
+        return name
+
+    def source(self, person: str, name: str) -> Path:
+        """Where what was taken lies. Raises UserError where it does not."""
+        path = self.history.of(person) / SOURCES / name
+        if not re.fullmatch(r"[0-9a-f]{16}\.(wav|png)", name) or not path.is_file():
+            raise UserError("there is no such sound")
+        return path
+
+    def draw(self, person: str, name: str, mel: MelConfig) -> dict[str, Any]:
+        """Draws what was taken, in this mel; what its axes need, as in a receipt."""
+        path = self.source(person, name)
+        wav = read_wav(path, mel.sample_rate)
+        if len(wav) < shortest_wav(mel):
+            raise UserError(f"this sound is too short: {len(wav) / mel.sample_rate:.3f} s")
+        write_mel_picture(path.with_suffix(".png"), mel_of_wav(wav, mel))
+        return {"duration": len(wav) / mel.sample_rate, "mel": dataclasses.asdict(mel)}
+
+    def edit(
+        self,
+        person: str,
+        session: str,
+        name: str,
+        text: object,
+        model: object,
+        vocoder: object,
+        instruct: bool = False,
+        **sampling: object,
+    ) -> Job:
+        """A job that changes what was taken under `name`; its result is what is kept.
+
+        `sampling` says how, as SamplingSettings knows it; with `instruct` the text does, to an
+        editor. Raises UserError: see `Shelf.wishes` and `Shelf.instruction`.
+        """
+        path = self.source(person, name)
+        try:
+            if instruct:
+                wish = self.shelf.instruction(text, model, vocoder, str(path), **sampling)
+            else:
+                recording, mel = read_recording(path), self.shelf.settings(model).mel
+                half, seconds = recording.sample_rate / 2, recording.seconds
+                if sampling.get("task") and sampling.get("cutoff") is None and half < mel.fmax:
+                    sampling["cutoff"] = half
+                duration = seconds + (sampling.get("extend") or 0)
+                how = {"audio": str(path), "duration": duration, **sampling}
+                [wish] = self.shelf.wishes(text, model, vocoder, 1, **how)
+        except UserError as error:
+            raise UserError(str(error).replace(f"{path}: ", "this sound: ")) from None
+        return self.turns.submit(session, [functools.partial(self._make, person, wish)])[0]
+
+    # ------------------------------------------------------------ once more
+
+    def replay(self, person: str, session: str, kept: Kept) -> Job:
+        """A job that makes a sound again from its receipt; its result says how alike they are."""
+        work = self._compare(person, Wish.of_receipt(kept.receipt), kept)
+        return self.turns.submit(session, [work])[0]
+
+    def _compare(self, person: str, wish: Wish, kept: Kept) -> Callable[[Job], str]:
+        def work(job: Job) -> str:
+            sound, made_by = self.shelf.make(wish, job.on_step, kept.receipt.get("weights"))
+            with tempfile.TemporaryDirectory() as folder:
+                rate = made_by["mel"]["sample_rate"]
+                new = Numbering(Path(folder)).write(sound, wish.sampling, {}, rate).read_bytes()
+            if new == self.history.file(person, f"{kept.number}.wav").read_bytes():
+                return SAME
+            before, now = kept.receipt.get("device"), made_by["device"]
+            on = f": it was made on {before}, this is {now}" if before != now else ""
+            return f"not the same bits as before{on}"
+
+        return work

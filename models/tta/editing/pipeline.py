@@ -126,12 +126,12 @@ def guided_by_both(
     return denoise
 
 
-def with_source_channels(weights: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
-    """A text-to-audio U-Net's weights with `channels` more to read, which begin at zero.
+def with_source_channels(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A text-to-audio U-Net's weights with as many channels again to read, which begin at zero.
 
     Whatever the sound to edit is, the network then begins with what it knows of the text (Brooks
     et al. 2023, section 3.2).
     """
     first = weights["conv_in.weight"]
-    more = first.new_zeros(first.shape[0], channels, *first.shape[2:])
+    more = first.new_zeros(first.shape)
     return {**weights, "conv_in.weight": torch.cat([first, more], dim=1)}

@@ -95,7 +95,7 @@ class AUDITTraining(AudioLDMTraining):
             super()._load_unet(start)
             return
         path = start / WEIGHTS["AudioLDM"]
-        weights = with_source_channels(load_tensors(path), self.latent_shape[0])
+        weights = with_source_channels(load_tensors(path))
         load_weights(self.unet, weights, path)
 
     # ------------------------------------------------------------ data

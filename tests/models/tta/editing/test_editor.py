@@ -76,7 +76,7 @@ def test_an_editor_begins_as_the_text_to_audio_model(trained):
     made.load_state_dict(weights)
     config = tiny.load(tiny.write_config(trained, 4)).model.audioldm
     editor = UNet(config)
-    editor.load_state_dict(with_source_channels(weights, 2))
+    editor.load_state_dict(with_source_channels(weights))
     random = torch.Generator().manual_seed(0)
     latent, source = (torch.randn(2, 2, 8, 8, generator=random) for _ in range(2))
     text, mask = torch.randn(2, 3, 16, generator=random), torch.ones(2, 3)

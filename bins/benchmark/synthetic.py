@@ -12,7 +12,7 @@ import torch
 from config.schema import Config
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import save_vae
-from models.tta.ldm.text_encoder import train_tokenizer
+from models.tta.ldm.tokenizer import train_tokenizer
 from processors.mel import write_mel_settings
 
 DATASET = "Synthetic"

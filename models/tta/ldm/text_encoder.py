@@ -7,23 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import string
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -36,11 +25,11 @@ from transformers import (
 from transformers.utils import logging
 
 from config.model_schema import SmallT5Config
+from models.tta.ldm.tokenizer import train_tokenizer
 from processors.text import padded_length
 from utils.errors import UserError
 
 MOST_UNKNOWN = 0.2  # of a text's tokens; a tokenizer that knows fewer is another language's
-SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")  # in T5's order: their ids are 0, 1, 2
 
 
 class TextEncoder(nn.Module):
@@ -301,51 +290,3 @@ def _check_tokenizer(encoder: TextEncoder, name_or_folder: str) -> None:
             f"text encoder {name_or_folder!r}: the tokenizer must have an eos_token and a"
             " pad_token, as a T5's has"
         )
-
-
-def train_tokenizer(captions: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-pair tokenizer of lower-cased words (Sennrich et al. 2016) in T5's form.
-
-    Words that the captions lack fall apart into known pieces, down to letters; <unk> stands only
-    for characters outside the captions, a-z and 0-9. The same captions give the same tokenizer,
-    in any order.
-
-    Args:
-        captions: what to learn the pieces from.
-        vocab_size: most tokens, special ones included. At least 64.
-    """
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Punctuation(),
-            pre_tokenizers.Metaspace(prepend_scheme="always"),
-        ]
-    )
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    captions = list(captions)
-    alphabet = _alphabet(map(tokenizer.normalizer.normalize_str, captions), vocab_size // 4 * 3)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(captions, trainer)
-    pad, end, unknown = SPECIAL_TOKENS
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, eos_token=end, unk_token=unknown
-    )
-
-
-def _alphabet(texts: Iterable[str], most: int) -> list[str]:
-    """The space sign, a-z, 0-9 and the commonest other characters of the texts, `most` in all."""
-    always = "▁" + string.ascii_lowercase + string.digits
-    counts = Counter(character for text in texts for character in text if not character.isspace())
-    others = sorted((c for c in counts if c not in always), key=lambda c: (-counts[c], c))
-    return [*always, *others][:most]

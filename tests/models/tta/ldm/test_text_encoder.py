@@ -13,7 +13,8 @@ from transformers import (
 )
 
 from config.model_schema import SmallT5Config
-from models.tta.ldm.text_encoder import TextEncoder, train_tokenizer
+from models.tta.ldm.text_encoder import TextEncoder
+from models.tta.ldm.tokenizer import train_tokenizer
 from utils.errors import UserError
 
 CAPTIONS = [

@@ -163,11 +163,13 @@ def test_what_the_editor_hears_of_a_gap_is_silence(editor):
     heard, remade = whole.for_sampling(gap, mel, vae)
     drop = whole.settings_for(editor.settings, "x", "drop", region=((0.2, 0.3),))
     everything, _ = whole.for_sampling(drop, mel, vae)
-    silent = heard[0, 0].amax(0) < -5.5  # magnitude's floor of 3e-5, by the filters
-    assert everything[0, 0].amax(0).min() > -5.5
-    frames = torch.arange(len(silent))
+    loudest, frames = heard[0, 0, :, :62].amax(0), torch.arange(62)  # what follows is padding
+    assert everything[0, 0, :, :62].amax(0).min() > -6
     # 25 to 37.5 frames of 32 samples; a frame of 64 samples reaches 16 samples beyond its hop
-    assert torch.equal(silent, (frames >= 26) & (frames <= 36))
+    inside = (frames >= 26) & (frames <= 36)
+    assert loudest[inside].max() < -9
+    beside = (frames == 25) | (frames == 37)  # hear little of the sound
+    assert loudest[~inside & ~beside].min() > -7
     assert torch.equal(heard[..., :24], everything[..., :24])
     assert 0 < remade.float().mean() < 1
 

@@ -72,7 +72,7 @@ def test_what_is_imported_is_pinned():
     }
     ours = {*FOLDERS, *sys.stdlib_module_names}
     brought_along = {"huggingface_hub", "tokenizers"}  # by transformers
-    brought_along |= {"fastapi", "starlette", "uvicorn", "gradio_client"}  # by gradio
+    brought_along |= {"fastapi", "starlette", "uvicorn", "gradio_client", "httpx"}  # by gradio
     import_names = {"pillow": "PIL"}
     imported = {
         name.partition(".")[0]

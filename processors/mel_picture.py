@@ -54,20 +54,19 @@ def difference_rgb(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.where(change > 0, change * CAME, -change * WENT).astype(np.uint8)
 
 
-def write_mel_picture(path: str | Path, mel: np.ndarray) -> None:
-    """Writes the picture of mel [n_mel, frames] as a PNG."""
-    _write(path, mel_rgb(mel))
+def write_mel_picture(path: str | Path, mel: np.ndarray, zoom: int = 3) -> None:
+    """Writes the picture of mel [n_mel, frames] as a PNG, `zoom` pixels a band and a frame."""
+    _write(path, mel_rgb(mel), zoom)
 
 
 def write_change_picture(path: str | Path, before: np.ndarray, after: np.ndarray) -> None:
     """Writes a PNG of two mels [n_mel, frames] and of their difference, one below the other."""
     line = np.full((2, before.shape[1], 3), 255, np.uint8)
     parts = (mel_rgb(before), line, mel_rgb(after), line, difference_rgb(before, after))
-    _write(path, np.concatenate(parts))
+    _write(path, np.concatenate(parts), zoom=3)
 
 
-def _write(path: str | Path, rgb: np.ndarray, zoom: int = 3) -> None:
-    """`zoom` pixels a band and a frame."""
+def _write(path: str | Path, rgb: np.ndarray, zoom: int) -> None:
     rgb = rgb.repeat(zoom, axis=0).repeat(zoom, axis=1)
     Image.fromarray(rgb).save(path, format="PNG")
 

@@ -22,7 +22,8 @@ def place(tmp_path_factory) -> Path:
     tiny.write_data(root)
     tiny.write_edits(root)
     for stage in (1, 2, 3, 4):
-        config = tiny.write_config(root, stage, max_steps=STEPS)
+        start = {"init_from": f"{root}/runs/one2"} if stage == 4 else {}
+        config = tiny.write_config(root, stage, max_steps=STEPS, **start)
         assert warm.run(root / "log", "--config", config, "--exp_name", f"one{stage}") == 0
     return root
 
@@ -34,8 +35,6 @@ def test_two_processes_are_as_one(place, stage):
     arguments = ["--config", place / f"stage{stage}.json", "--exp_name", f"two{stage}"]
     if stage == 2:
         arguments.append(f"model.autoencoder_path={place}/runs/one1")
-    if stage == 4:
-        arguments.append(f"train.init_from={place}/runs/one2")
     assert warm.run_together(log, 2, *arguments) == [0, 0], log.read_text()
     assert "2 process(es)" in log.read_text()
     assert_close(place / "runs" / f"two{stage}", one, STEPS, 1e-4)

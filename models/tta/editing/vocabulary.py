@@ -11,11 +11,11 @@ from tokenizers import AddedToken
 
 from models.tta.ldm.text_encoder import TextEncoder
 
-WORD = re.compile(r"[^\W\d_]+")
+WORD = re.compile(r"[^\W\d_]+|[^\w\s]")  # or a sign
 
 
 def learn_words(encoder: TextEncoder, texts: Iterable[str], most: int) -> list[str]:
-    """Gives the words of `texts` that fall apart into pieces a token of their own each.
+    """Gives the words and signs of `texts` that fall apart into pieces a token of their own each.
 
     A word begins as the mean of its pieces. Texts without such words are encoded as before, so that
     a network which knows the encoder's states still does.
@@ -38,7 +38,7 @@ def learn_words(encoder: TextEncoder, texts: Iterable[str], most: int) -> list[s
     if not words:
         return []
     means = torch.stack([embedding[pieces[word]].detach().mean(0) for word in words])
-    tokenizer.add_tokens([AddedToken(w, single_word=True, lstrip=True) for w in words])
+    tokenizer.add_tokens([AddedToken(w, single_word=w.isalpha(), lstrip=True) for w in words])
     encoder.model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
         encoder.model.get_input_embeddings().weight[-len(words) :] = means

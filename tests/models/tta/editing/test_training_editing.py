@@ -152,6 +152,10 @@ def test_new_words_are_tokens_that_begin_as_the_mean_of_their_pieces(edits):
     torch.testing.assert_close(encoder.model.shared.weight[before], mean)
     assert torch.equal(encoder.encode([caption])[0], states)
     assert learn_words(encoder, ["unheard"], before + 1) == []  # no room
+    unknown = encoder.tokenizer.unk_token_id
+    assert unknown in encoder.pieces("vanish: a dog")
+    assert learn_words(encoder, ["vanish: a dog"], before + 2) == [":"]
+    assert unknown not in encoder.pieces("vanish: a dog")
 
 
 def test_a_resumed_editor_is_the_one_that_was_saved(edits, tmp_path):

@@ -164,6 +164,11 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
         for fault in pipeline.text_encoder.faults_of(prompt):
             print(f"warning: {fault}", file=sys.stderr)
 
+    candidates = arguments.num_candidates
+    jobs = [prompt for prompt in prompts for _ in range(arguments.num_samples * candidates)]
+    sounds = generate(pipeline, vocoder, jobs, sampling, arguments.batch_size, source)
+    if judge is not None:
+        sounds = judge.best(sounds, candidates, settings.mel.sample_rate)
     numbering = Numbering(Path(arguments.output_dir))
     made_by = {
         "vocoder": vocoder_name,
@@ -171,12 +176,7 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
         "weights": file_hash(folder / "unet.safetensors")[:12],
         "device": str(device),
     }
-    candidates = arguments.num_candidates
-    jobs = [prompt for prompt in prompts for _ in range(arguments.num_samples * candidates)]
     progress = tqdm(total=len(jobs) // candidates, desc="generating", unit="sound")
-    sounds = generate(pipeline, vocoder, jobs, sampling, arguments.batch_size, source)
-    if judge is not None:
-        sounds = judge.best(sounds, candidates, settings.mel.sample_rate)
     for sound in sounds:
         judged = {} if judge is None else judge.receipt()
         path = numbering.write(sound, sampling, made_by | judged, settings.mel.sample_rate)

@@ -64,6 +64,7 @@ def read_diffusers(folders: list[Path], defaults: PipelineSettings, layout: str 
             _read_pipeline(folder, found, layout)
         else:
             _read_network(folder, found, layout)
+    found.take_patches()
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -76,6 +77,21 @@ class Imported:
                 f"the U-Net takes text embeddings of width {shape.text_dim}, the text encoder"
                 f" makes {encoder.dim}: it was trained with another"
             )
+
+    def take_patches(self) -> None:
+        """A U-Net of 4, 9, ... times the latent's channels has patches of it as its places."""
+        if self.unet is None or self.vae is None:
+            return
+        shape, unet, z_channels = self.settings.unet, self.unet, self.vae.config.z_channels
+        size = math.isqrt(shape.in_channels // z_channels)
+        if shape.patch_size > 1 or size < 2 or shape.in_channels != z_channels * size**2:
+            return
+        shape = dataclasses.replace(
+            shape, in_channels=z_channels, out_channels=z_channels, patch_size=size
+        )
+        self.unet = UNet(shape)
+        self.unet.load_state_dict(unet.state_dict())
+        self.settings = dataclasses.replace(self.settings, unet=shape)
 
     def check_whole(self, source: Path) -> None:
         """Raises UserError unless there is all that a text needs to become a mel."""

@@ -73,7 +73,10 @@ def exported(tmp_path_factory):
         pipeline = small_pipeline(
             root / "configs",
             inference={"sampler": sampler, "num_steps": 4, "guidance_scale": 2.5},
-            model={"noise_scheduler": {"prediction_type": target}},
+            model={
+                "noise_scheduler": {"prediction_type": target},
+                "audioldm": {"patch_size": 2 if name == "griffin_lim" else 1},
+            },
         )
         path = vocoder if vocoder == "griffin_lim" else str(root / vocoder)
         ours[name] = pipeline, load_vocoder(path, tiny.MEL)
@@ -102,7 +105,7 @@ def test_it_sounds_the_same_where_this_repository_is_not(exported, tmp_path):
         expected = vocoder(mels).numpy()
         assert expected.std() > 0.01
         # Griffin-Lim's steps let what rounding left in the mel grow a little.
-        close = {"rtol": 0, "atol": 1e-2 if name == "griffin_lim" else 1e-4, "err_msg": name}
+        close = {"rtol": 0, "atol": 1e-2 if name == "griffin_lim" else 1e-3, "err_msg": name}
         np.testing.assert_allclose(found["audios"], expected, **close)
 
         short = pipeline.settings.sampling_with(num_steps=3, guidance_scale=1.0, duration=0.1)

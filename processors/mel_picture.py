@@ -73,4 +73,4 @@ def _write(path: str | Path, rgb: np.ndarray, zoom: int) -> None:
 
 def write_difference_picture(path: str | Path, before: np.ndarray, after: np.ndarray) -> None:
     """Writes the picture of `difference_rgb` as a PNG."""
-    _write(path, difference_rgb(before, after))
+    _write(path, difference_rgb(before, after), zoom=3)

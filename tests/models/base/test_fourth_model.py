@@ -80,9 +80,14 @@ class EmptyExperiment(Experiment):
 
 Config = AutoencoderKLExperiment | AudioLDMExperiment | AUDITExperiment | EmptyExperiment
 """
-CONFIG = (
-    "Config = AutoencoderKLExperiment | AudioLDMExperiment | AUDITExperiment | VocoderExperiment\n"
+CONFIG = """Config = (
+    AutoencoderKLExperiment
+    | AudioLDMExperiment
+    | AUDITExperiment
+    | VocoderExperiment
+    | EditsExperiment
 )
+"""
 # ... and their values.
 VALUES = {"base_config": "config/base.json", "model_type": "Empty", "model": {"target": 3.0}}
 # The line, in TASKS of bins/tta/train.py.

@@ -100,6 +100,7 @@ class VocoderLossConfig:
 @typed
 class LossConfig:
     logvar_init: float
+    level_weight: NotNegative
     kl_weight: NotNegative
     disc_start: Whole
     disc_weight: NotNegative

@@ -156,7 +156,8 @@ class Stage1:
         rebuilt = self.vae.decoder(self.vae.post_quant_conv(latent))
         # -log of a Laplace density of scale exp(s), less log 2; s is learnt.
         error = (rebuilt - mel).abs().mean()
-        nll = error / self.logvar.exp() + self.logvar
+        wrong = error + loss["level_weight"] * level_error(rebuilt, mel)
+        nll = wrong / self.logvar.exp() + self.logvar
         total = nll + loss["kl_weight"] * kl
         seen = {"rec_loss": error, "nll_loss": nll, "kl_loss": kl}
 
@@ -195,6 +196,17 @@ class Stage1:
         (of_nll,) = torch.autograd.grad(nll, last, retain_graph=True)
         (of_gan,) = torch.autograd.grad(adversarial, last, retain_graph=True)
         return of_nll.norm() / (of_gan.norm() + 1e-4)
+
+
+def level_error(made: Tensor, real: Tensor) -> Tensor:
+    """Mean difference of the levels of patches of 8 x 8, in nepers; the last may be cut."""
+    differences = []
+    for row in range(0, made.shape[2], 8):
+        for column in range(0, made.shape[3], 8):
+            place = (slice(None), 0, slice(row, row + 8), slice(column, column + 8))
+            of_made, of_real = ((x[place].exp() ** 2).mean((1, 2)) for x in (made, real))
+            differences.append((of_made / of_real).log().abs() / 2)
+    return torch.stack(differences).mean()
 
 
 # ---------------------------------------------------------------- stage 2

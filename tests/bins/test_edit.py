@@ -121,9 +121,10 @@ def test_triplets_are_edited_under_their_names(edit, tmp_path):
     for name in ("0_in", "1_in"):
         write(tmp_path / f"wav/{name}.wav", 4000, 1, 0.128)
     record = {"Dataset": "D", "Instruction": "Inpaint", "Output": "0_out"}
+    ask = "Extend the bandwidth"  # of a sound that has all of it
     records = [
         {**record, "Uid": "one", "Task": "inpaint", "Input": "0_in", "Region": [0.04, 0.08]},
-        {**record, "Uid": "two", "Task": "keep", "Input": "1_in", "Instruction": "Drop a cow"},
+        {**record, "Uid": "two", "Task": "keep", "Input": "1_in", "Instruction": ask},
         {"Dataset": "D", "Uid": "plain", "Caption": "a dog"},
     ]
     (tmp_path / "test.json").write_text(json.dumps(records))

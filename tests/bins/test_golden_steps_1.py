@@ -27,6 +27,11 @@ CASES = {
         (NO_CRITIC, "model.loss.kl_weight=0.01", "model.loss.logvar_init=0.5"),
         lambda r: not r.critic.norms and r.seen[0]["kl_loss"] > 1,
     ),
+    "with the level of patches": Case(
+        4,
+        (NO_CRITIC, "model.loss.level_weight=0.7"),
+        lambda r: not r.critic.norms,
+    ),
     "disc_factor 0 is without one": Case(
         3,
         ("model.loss.disc_factor=0", "model.loss.disc_start=0"),

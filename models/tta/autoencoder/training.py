@@ -64,7 +64,7 @@ class AutoencoderTraining(LatentTask):
         self.vae = AutoencoderKL(config.model.autoencoderkl)
         self.starts_anew = checkpoint is None and config.train.init_from is None
         loss = config.model.loss
-        self.objective = AutoencoderObjective(self.vae, loss.logvar_init)
+        self.objective = AutoencoderObjective(self.vae, loss.logvar_init, loss.level_weight)
         self.discriminator = PatchDiscriminator(loss.disc_channels, loss.disc_num_layers)
         self.d_weight = torch.zeros(())  # balances the adversarial term
         if checkpoint:
@@ -154,7 +154,8 @@ class AutoencoderTraining(LatentTask):
         mel = to_device(batch["mel"], self.accelerator.device)
         terms = self._objective(mel, self._noise(step, micro))
         generator_loss = terms["nll_loss"] + loss.kl_weight * terms["kl_loss"]
-        metrics = {name: terms[name].detach() for name in ("rec_loss", "nll_loss", "kl_loss")}
+        names = ("rec_loss", "level_loss", "nll_loss", "kl_loss")
+        metrics = {name: terms[name].detach() for name in names if name in terms}
         metrics["logvar"] = self.objective.logvar.detach().clone()
         latent = terms["latent"].detach().float()
         metrics["latent_nats"] = metrics["kl_loss"] / latent[0].numel()

@@ -55,7 +55,7 @@ def _triplets(path: Path) -> list[Job]:
                 Job(
                     str(audio),
                     record["Instruction"],
-                    record["Task"] if record["Task"] != "keep" else None,
+                    record["Task"],
                     (tuple(region),) if region and record["Task"] == "inpaint" else None,
                     record.get("Cutoff"),
                     record["Uid"],

@@ -9,6 +9,7 @@ from models.tta.autoencoder.losses import (
     AutoencoderObjective,
     adaptive_weight,
     hinge_discriminator_loss,
+    level_loss,
 )
 
 
@@ -59,3 +60,25 @@ def test_adaptive_weight_is_the_ratio_of_norms_up_to_its_clamp():
     assert adaptive_weight(nll, gan, 10.0).item() == pytest.approx(5 / (2 + 1e-4))
     assert adaptive_weight(nll, gan, 2.0).item() == 2.0
     assert adaptive_weight(nll, torch.zeros(2), 10.0).item() == 10.0
+
+
+def test_level_of_patches_is_that_of_their_mean_power():
+    real = torch.full((2, 1, 8, 20), math.log(0.5))
+    # 40 of a whole patch's 64 values lose all; the last patch is 4 frames wide, and stays as it is.
+    made = real.clone()
+    made[..., :5, :16] = -20.0
+    patches = torch.tensor([0.5 * math.log(24 / 64)] * 2 + [0.0])
+    torch.testing.assert_close(level_loss(made, real), patches.abs().mean(), rtol=1e-4, atol=0)
+    # Louder is as wrong as quieter, by as much: in log amplitude.
+    torch.testing.assert_close(level_loss(real + 0.3, real), torch.tensor(0.3))
+
+
+def test_a_blurred_noise_is_too_quiet_by_the_median_and_right_by_the_level():
+    """Half the log of an exponential distribution: the L1 error alone is least at its median."""
+    torch.manual_seed(0)
+    noise = torch.empty(1, 1, 400, 400).exponential_().log() / 2
+    levels = torch.linspace(-0.6, 0.4, 101)
+    l1 = [(noise - level).abs().mean().item() for level in levels]
+    both = [level_loss(level + 0 * noise, noise).item() for level in levels]
+    assert levels[l1.index(min(l1))].item() == pytest.approx(math.log(math.log(2)) / 2, abs=0.015)
+    assert levels[both.index(min(both))].item() == pytest.approx(0, abs=0.015)

@@ -82,13 +82,23 @@ def optimizer_tensors(optimizer) -> dict[str, Any]:
 
 
 def restore_optimizer(optimizer, tensors: dict[str, Any]) -> None:
-    """The inverse of `optimizer_tensors`; learning rate and the like stay as they are."""
+    """The inverse of `optimizer_tensors`; learning rate and the like stay as they are.
+
+    Files keep no strides, and the fused kernel of a GPU wants moments laid out as their weights
+    are, which is channels last for convolutions.
+    """
+    import torch
+
     state: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         number, entry = name.split(".", 1)
         state.setdefault(int(number), {})[entry] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, entries in optimizer.state.items():
+        for name, value in entries.items():
+            if value.shape == parameter.shape:
+                entries[name] = torch.empty_like(parameter).copy_(value)
 
 
 # ---------------------------------------------------------------- folders

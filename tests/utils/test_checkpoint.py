@@ -95,6 +95,36 @@ def test_an_optimizer_goes_on_as_if_it_had_never_stopped(tmp_path):
     assert torch.equal(alone, stopped)
 
 
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+        ),
+    ],
+)
+def test_moments_lie_as_their_weights_do(device, tmp_path):
+    """The fused kernel of a GPU refuses to go on where they do not."""
+    convolution = torch.nn.Conv2d(3, 4, 3).to(device, memory_format=torch.channels_last)
+
+    def learn(optimizer):
+        convolution(torch.ones(1, 3, 5, 5, device=device)).sum().backward()
+        optimizer.step()
+
+    first = torch.optim.AdamW(convolution.parameters(), fused=True)
+    learn(first)
+    save_tensors(tmp_path / "adam.safetensors", optimizer_tensors(first))
+    second = torch.optim.AdamW(convolution.parameters(), fused=True)
+    restore_optimizer(second, load_tensors(tmp_path / "adam.safetensors"))
+    for name in ("exp_avg", "exp_avg_sq"):
+        moment = second.state[convolution.weight][name]
+        assert moment.stride() == convolution.weight.stride()
+        assert torch.equal(moment, first.state[convolution.weight][name])
+    learn(second)
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "final"
     with whole_folder(path) as folder:

@@ -183,6 +183,12 @@ class UNetConfig:
         return self.context_dim or self.class_embed_dim
 
 
+SamplerName = Literal["ddim", "dpm++", "euler", "pndm", "unipc"]
+SAMPLER_NAMES = get_args(SamplerName)
+DIFFUSION_SAMPLERS: tuple[SamplerName, ...] = ("ddim", "dpm++", "pndm", "unipc")
+FLOW_SAMPLERS: tuple[SamplerName, ...] = ("dpm++", "euler", "unipc")
+
+
 @typed
 class NoiseSchedulerConfig:
     """The keys of diffusers' schedulers, under their names there."""
@@ -191,7 +197,7 @@ class NoiseSchedulerConfig:
     beta_start: Beta
     beta_end: Beta
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
-    prediction_type: Literal["epsilon", "v_prediction"]
+    prediction_type: Literal["epsilon", "v_prediction", "flow_prediction"]
     clip_sample: Annotated[bool, fixed(False, "a latent has no bounds to be clipped to")]
     steps_offset: Annotated[int, fixed(1, "samplers lay their steps to the schedule's last")]
     set_alpha_to_one: bool
@@ -203,6 +209,21 @@ class NoiseSchedulerConfig:
             raise ValueError(
                 f"beta_start {self.beta_start} must not exceed beta_end {self.beta_end}"
             )
+
+    @property
+    def samplers(self) -> tuple[SamplerName, ...]:
+        """Those that can go by what such a network predicts."""
+        return FLOW_SAMPLERS if self.prediction_type == "flow_prediction" else DIFFUSION_SAMPLERS
+
+    def fault_of(self, sampler: str, num_steps: int) -> str | None:
+        """The rule that so many steps of a sampler break, beginning with the setting; or None."""
+        if sampler not in self.samplers:
+            return (
+                f"sampler {sampler!r} must be one of {', '.join(self.samplers)} where"
+                f" prediction_type is {self.prediction_type}"
+            )
+        fault = fault_of_steps(sampler, num_steps, self.num_train_timesteps)
+        return fault and f"num_steps {num_steps} {fault}"
 
 
 @typed
@@ -228,10 +249,6 @@ class TextEncoderConfig:
     def learns(self) -> bool:
         """Whether the encoder is a small one that learns together with the U-Net."""
         return self.pretrained is None
-
-
-SamplerName = Literal["ddim", "dpm++", "pndm", "unipc"]
-SAMPLER_NAMES = get_args(SamplerName)
 
 
 def fault_of_steps(sampler: str, num_steps: int, timesteps: int) -> str | None:
@@ -280,6 +297,11 @@ class AudioLDMModel:
 
     def __post_init__(self) -> None:
         text, unet, channels = self.text_encoder, self.audioldm, self.latent[0]
+        if self.snr_gamma and self.noise_scheduler.prediction_type == "flow_prediction":
+            raise ValueError(
+                f"snr_gamma {self.snr_gamma:g} must be null where noise_scheduler.prediction_type"
+                " is flow_prediction: there the draw of times weighs the loss"
+            )
         if [unet.in_channels, unet.out_channels] != [self.LATENTS_IN * channels, channels]:
             raise ValueError(
                 f"audioldm.in_channels {unet.in_channels} and audioldm.out_channels"

@@ -22,7 +22,6 @@ from config.model_schema import (
     AutoencoderKLModel,
     SamplerName,
     VocoderModel,
-    fault_of_steps,
 )
 from config.typed_json import Count, NotNegative, Place, Positive, Share, Text, Texts, Whole, typed
 
@@ -228,10 +227,9 @@ class AudioLDMExperiment(Experiment):
                 f" {mel.n_mel} and preprocess.segment_frames {mel.segment_frames}, both divided by"
                 f" the VAE's downsampling: {fitting} where that is {factor}"
             )
-        schedule, steps = self.model.noise_scheduler, self.inference.num_steps
-        fault = fault_of_steps(self.inference.sampler, steps, schedule.num_train_timesteps)
-        if fault:
-            raise ValueError(f"inference.num_steps {steps} {fault}")
+        sampling = self.inference
+        if fault := self.model.noise_scheduler.fault_of(sampling.sampler, sampling.num_steps):
+            raise ValueError(f"inference.{fault}")
 
 
 @typed

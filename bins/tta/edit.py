@@ -70,7 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num_samples", type=at_least_1, default=1, help="of each edit")
     parser.add_argument("--seed", type=int, help="of an edit's first sample, + 1 each; default: 0")
     parser.add_argument("--num_steps", type=int, help="sampling steps; default: the model's")
-    parser.add_argument("--sampler", help="ddim, dpm++, pndm or unipc; default: the model's")
+    parser.add_argument("--sampler", help="ddim, dpm++, euler, pndm or unipc; default: the model's")
     parser.add_argument("--text_guidance", type=float, help="1: none; default: the model's")
     parser.add_argument(
         "--source_guidance", type=float, help="1: none, more keeps more; default: the model's"

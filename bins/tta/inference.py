@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--duration", type=float, help="seconds; default: the training length")
     add_audio_arguments(parser)
-    parser.add_argument("--sampler", help="ddim, dpm++, pndm or unipc; default: the model's")
+    parser.add_argument("--sampler", help="ddim, dpm++, euler, pndm or unipc; default: the model's")
     parser.add_argument(
         "--vocoder",
         type=expanduser,

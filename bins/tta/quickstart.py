@@ -47,7 +47,6 @@ def make_page(config: Config, folder: Path, prompts: list[dict[str, str]]) -> No
 
 
 def compare_samplers(config: Config, folder: Path, prompts: list[dict[str, str]]) -> None:
-    from config.model_schema import SAMPLER_NAMES
     from models.tta.evaluation import demo
     from models.tta.ldm.pipeline import load_pipeline
     from models.vocoders.load import load_vocoder
@@ -56,8 +55,9 @@ def compare_samplers(config: Config, folder: Path, prompts: list[dict[str, str]]
 
     pipeline = load_pipeline(find_weights(None, config.log_dir, "AudioLDM"), "cpu")
     vocoder = load_vocoder("griffin_lim", config.preprocess.mel)
-    rows = demo.compare_samplers(config, pipeline, vocoder, prompts, SAMPLER_NAMES, STEPS)
-    print(markdown_table(["steps", "seconds a sound", *SAMPLER_NAMES], list(rows)))
+    samplers = pipeline.settings.noise_scheduler.samplers
+    rows = demo.compare_samplers(config, pipeline, vocoder, prompts, samplers, STEPS)
+    print(markdown_table(["steps", "seconds a sound", *samplers], list(rows)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tests import golden
 
 STEPS = 3
 VELOCITY = "model.noise_scheduler.prediction_type=v_prediction"
+FLOW = "model.noise_scheduler.prediction_type=flow_prediction"
 FROZEN = "model.text_encoder.pretrained={place}/t5"
 HALF_DROPPED = "model.caption_dropout=0.5"
 
@@ -38,6 +39,10 @@ CASES = {
     ),
     "velocity, min-SNR, a frozen text encoder": Case(
         (VELOCITY, "model.snr_gamma=2", FROZEN), lambda r: min(every(r, "weights")) < 0.9
+    ),
+    "flow, half the captions dropped": Case(
+        (FLOW, HALF_DROPPED),
+        lambda r: max(every(r, "times")) - min(every(r, "times")) > 300,
     ),
     "another schedule of noise": Case(
         ("model.noise_scheduler.beta_schedule=linear",), lambda r: r.alpha_bar[0] > 0.999

@@ -17,11 +17,13 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+import numpy as np
 import torch
 from diffusers import (
     AudioPipelineOutput,
     AutoencoderKL,
     DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
     SchedulerMixin,
     UNet2DConditionModel,
 )
@@ -95,7 +97,11 @@ class TextToAudioPipeline(DiffusionPipeline):
             samples = round(audio_length_in_s * mel["sample_rate"])
         if guidance_scale is None:
             guidance_scale = defaults["guidance_scale"]
-        self.scheduler.set_timesteps(num_inference_steps or defaults["num_inference_steps"])
+        steps = num_inference_steps or defaults["num_inference_steps"]
+        if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):  # steps of equal length
+            self.scheduler.set_timesteps(sigmas=np.linspace(1, 0, steps, endpoint=False))
+        else:
+            self.scheduler.set_timesteps(steps)
         if hasattr(self.scheduler, "set_begin_index"):  # two steps may round to one timestep
             self.scheduler.set_begin_index(0)
 
@@ -115,7 +121,8 @@ class TextToAudioPipeline(DiffusionPipeline):
         shape = (self.vae.config.latent_channels, n_mel // factor, -(-frames // factor))
         generators = generator if isinstance(generator, list) else [generator] * count
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-        return noise.to(self.unet.device, self.unet.dtype) * self.scheduler.init_noise_sigma
+        noise = noise.to(self.unet.device, self.unet.dtype)
+        return noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
 
     def _denoise(
         self, latent: torch.Tensor, prompts: list[str], negative: str, guidance: float
@@ -124,7 +131,8 @@ class TextToAudioPipeline(DiffusionPipeline):
         text, mask = self._encode([*prompts, *([negative] * len(prompts))] if guided else prompts)
         for timestep in self.progress_bar(self.scheduler.timesteps):
             inputs = torch.cat([latent, latent]) if guided else latent
-            inputs = self.scheduler.scale_model_input(inputs, timestep)
+            if hasattr(self.scheduler, "scale_model_input"):
+                inputs = self.scheduler.scale_model_input(inputs, timestep)
             prediction = self._predict(inputs, timestep.to(latent.device), text, mask)
             if guided:  # classifier-free guidance (arXiv:2207.12598, eq. 6)
                 prompted, empty = prediction.chunk(2)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config.model_schema import NoiseSchedulerConfig, UNetConfig, fault_of_steps
+from config.model_schema import NoiseSchedulerConfig, UNetConfig
 from config.schema import AudioLDMExperiment, MelConfig
 from config.typed_json import ConfigError, build, typed
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
@@ -78,9 +78,8 @@ class PipelineSettings:
         """The sampling settings with those changes that are not None, checked."""
         given = {name: value for name, value in changes.items() if value is not None}
         sampling = dataclasses.replace(self.sampling, **given)
-        steps, most = sampling.num_steps, self.noise_scheduler.num_train_timesteps
-        if fault := fault_of_steps(sampling.sampler, steps, most):
-            raise ConfigError(f"num_steps {steps} {fault}")
+        if fault := self.noise_scheduler.fault_of(sampling.sampler, sampling.num_steps):
+            raise ConfigError(fault)
         return sampling
 
 

@@ -47,7 +47,14 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {"use_karras_sigmas": True}),
 }
 
-# The same by the schedule's timestep_spacing "leading", as they were in AudioLDM and Amphion.
+# Likewise along the straight paths of rectified flow, by steps of equal length.
+FLOW_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "euler": ("FlowMatchEulerDiscreteScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True}),
+    "unipc": ("UniPCMultistepScheduler", {"use_flow_sigmas": True}),
+}
+
+# Those of diffusion by timestep_spacing "leading", as they were in AudioLDM and Amphion.
 LEADING = {"ddim": "DDIMScheduler", "pndm": "PNDMScheduler"}
 
 
@@ -251,14 +258,20 @@ def make_scheduler(name: str, schedule: NoiseSchedulerConfig, num_steps: int) ->
     """The sampler over the training's noise schedule, at the first of `num_steps` steps."""
     import diffusers  # takes seconds
 
-    class_name, besides = SAMPLERS[name]
+    from models.tta.ldm.flow import FlowEuler
+
+    flows = schedule.prediction_type == "flow_prediction"
+    class_name, besides = (FLOW_SAMPLERS if flows else SAMPLERS)[name]
     leading = schedule.timestep_spacing == "leading" and name in LEADING
     if leading:
         class_name, besides = LEADING[name], {"timestep_spacing": "leading"}
     settings = {**dataclasses.asdict(schedule), "timestep_spacing": "linspace", **besides}
     if name == "ddim" and not leading:
         settings["final_sigmas_type"] = "zero" if schedule.set_alpha_to_one else "sigma_min"
-    scheduler = getattr(diffusers, class_name).from_config(settings)
+    if name == "euler":
+        scheduler = FlowEuler(schedule.num_train_timesteps)
+    else:
+        scheduler = getattr(diffusers, class_name).from_config(settings)
     scheduler.set_timesteps(num_steps)
     # Two neighbours among many steps can round to one timestep, which then does not tell the step.
     if hasattr(scheduler, "set_begin_index"):

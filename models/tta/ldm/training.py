@@ -240,14 +240,13 @@ class AudioLDMTraining(LatentTask):
     def _draw(self, random: torch.Generator, clips: int) -> list[Tensor]:
         """Random numbers for `clips` clips: timesteps, the posterior's spread, the noise.
 
-        The timesteps of a batch lie at equal distances from a random start, each as likely as any:
-        the loss then varies less (Kingma et al. 2021, arXiv:2107.00630, low-discrepancy sampler).
+        The timesteps of a batch are shares of all at equal distances from a random start: the loss
+        then varies less (Kingma et al. 2021, arXiv:2107.00630, low-discrepancy sampler).
         """
         shape, device = (clips, *self.latent_shape), self.accelerator.device
-        steps = self.objective.schedule.alphas_cumprod.numel()
         first = torch.rand(1, generator=random, device=device)
         places = (first + torch.arange(clips, device=device) / clips) % 1
-        timesteps = (places * steps).long().clamp(max=steps - 1)
+        timesteps = self.objective.schedule.timesteps(places)
         spread, noise = (torch.randn(shape, generator=random, device=device) for _ in range(2))
         return [timesteps, spread, noise]
 

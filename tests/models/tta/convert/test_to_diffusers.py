@@ -29,6 +29,7 @@ MODELS = {
     "v3": ("pndm", "hifigan_v3", "epsilon"),
     "griffin_lim": ("ddim", "griffin_lim", "v_prediction"),
     "unipc": ("unipc", "vocos", "v_prediction"),
+    "flow": ("euler", "griffin_lim", "flow_prediction"),
 }
 SCRIPT = """
 import sys

@@ -28,7 +28,7 @@ OF_A_CHECKPOINT = {"adam_unet.safetensors", "learning.safetensors", "state.json"
 
 def settings(base: Path, **changes) -> list[str]:
     lora = json.dumps({**LORA, **changes})
-    return [f"train.init_from={base}", f"train.lora={lora}", "train.adam.lr=0.3"]
+    return [f"train.init_from={base}", f"train.lora={lora}", "train.adam.lr=0.02"]
 
 
 def train(root: Path, name: str, *changes: str, config: str = "stage2.json") -> tuple[int, str]:
@@ -99,13 +99,13 @@ def test_it_begins_as_the_base_and_its_averages_merged_are_what_was_validated(
 ):
     root = adapted.parent.parent
     first, *_, last = losses(adapted)
-    assert last < first - 0.01, (first, last)
+    assert last < first - 1e-3
     command(convert, monkeypatch, "merge", "--lora", adapted, tmp_path / "merged")
     for start, expected in ((root / "runs/ldm", first), (tmp_path / "merged", last)):
         config = tiny.load(root / "stage2.json", {"train": {"init_from": str(start)}})
         task = make_task(config, make_accelerator(config), None)
         task.prepare_data(tmp_path / "cache")
-        assert task.validate()["loss"] == pytest.approx(expected, rel=1e-3)
+        assert task.validate()["loss"] == pytest.approx(expected, rel=2e-4)
 
 
 def test_it_goes_on_as_if_it_had_not_stopped(adapted):

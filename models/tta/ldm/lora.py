@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from models.tta.pipeline_json import read_settings, write_settings
 from utils.checkpoint import file_hash, load_tensors, read_json, save_tensors, write_json
 from utils.errors import UserError
 from utils.run_folder import WEIGHTS, find_weights
+
+if TYPE_CHECKING:  # imported where adapters are trained
+    from peft import LoraConfig
 
 MODEL_TYPE = "LoRA"
 CONFIG_FILE = "adapter_config.json"  # peft's name, as that of the weights is
@@ -60,8 +63,8 @@ def adapt(unet: UNet, config: LoRAConfig) -> None:
     inject_adapter_in_model(peft_config(config), unet)
 
 
-def peft_config(config: LoRAConfig, base: str | None = None):
-    """The same settings as peft's."""
+def peft_config(config: LoRAConfig, base: str | None = None) -> LoraConfig:
+    """The same settings as peft has them."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -140,20 +143,23 @@ class Adapter:
         Raises:
             UserError: the files hold anything else than a LoRA as above.
         """
-        path, config = self.folder / WEIGHTS[MODEL_TYPE], read_json(self.folder / CONFIG_FILE)
+        file, path = self.folder / CONFIG_FILE, self.folder / WEIGHTS[MODEL_TYPE]
+        config = read_json(file)
         if unlike := [name for name, value in PLAIN.items() if config.get(name, value) != value]:
-            raise UserError(
-                f"{self.folder / CONFIG_FILE}: {unlike[0]} is {config[unlike[0]]!r}, which is not"
-                " supported here"
-            )
+            name = unlike[0]
+            raise UserError(f"{file}: {name} is {config[name]!r}, which is not supported here")
+        try:
+            scale = self.weight * config["lora_alpha"] / config["r"]
+        except (KeyError, TypeError, ZeroDivisionError):
+            raise UserError(f"{file}: r and lora_alpha must be there") from None
         tensors = load_tensors(path)
         while tensors:
             name = next(iter(tensors))
             layer = name.rpartition(".lora_")[0]
             pair = [tensors.pop(f"{layer}.lora_{part}.weight", None) for part in "BA"]
-            if not all(isinstance(part, Tensor) for part in pair) or len(pair[1]) != config["r"]:
+            whole = all(isinstance(part, Tensor) for part in pair)
+            if not whole or {pair[0][0].numel(), len(pair[1])} != {config["r"]}:
                 raise UserError(f"{path}: {name} is no part of a LoRA of rank {config['r']}")
-            scale = self.weight * config["lora_alpha"] / config["r"]
             yield layer.removeprefix(PREFIX), scale * pair[0], pair[1]
 
 

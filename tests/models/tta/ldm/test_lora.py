@@ -200,6 +200,8 @@ def test_files_that_say_something_else(shape, adapted, tmp_path):
         ({"alpha_pattern": {"to_q": 8}}, "alpha_pattern is {'to_q': 8}, which"),
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA', which"),
         ({"r": 2}, "is no part of a LoRA of rank 2"),
+        ({"r": 0}, "r and lora_alpha must be there"),
+        ({"lora_alpha": None}, "r and lora_alpha must be there"),
     ):
         write_json(folder / "adapter_config.json", {**config, **changes})
         assert said in fault()

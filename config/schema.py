@@ -100,6 +100,13 @@ class AdamConfig:
 
 
 @typed
+class LoRAConfig:
+    rank: Count
+    alpha: Positive
+    target: Literal["attention", "all"]
+
+
+@typed
 class TrainConfig:
     random_seed: Annotated[int, Field(ge=0, lt=2**32)]
     batch_size: Count
@@ -115,6 +122,7 @@ class TrainConfig:
     compile: bool
     gradient_checkpointing: bool
     init_from: Place | None
+    lora: LoRAConfig | None
     num_workers: Whole
     save_summary_steps: Count
     valid_interval: Count
@@ -130,6 +138,8 @@ class TrainConfig:
                 f"gradient_accumulation_steps {self.gradient_accumulation_steps} must divide"
                 f" batch_size {self.batch_size}"
             )
+        if self.lora is not None and self.init_from is None:
+            raise ValueError("init_from null must name the model whose adapters lora trains")
 
 
 @typed
@@ -173,6 +183,8 @@ class Experiment:
                 raise ValueError(f"dataset {name!r} must be a plain folder name")
         if len(set(self.dataset)) != len(self.dataset):
             raise ValueError(f"dataset {self.dataset} must name each data set once")
+        if self.train.lora is not None and self.model_type not in ("AudioLDM", "AUDIT"):
+            raise ValueError("train.lora is for model_type AudioLDM and AUDIT: set it to null")
 
     def to_dict(self) -> dict:
         """Plain JSON values, from which `config_from_dict` makes the same config again."""
@@ -209,7 +221,7 @@ class AutoencoderKLExperiment(Experiment):
 class AudioLDMExperiment(Experiment):
     SHAPES: ClassVar = (
         *(*Experiment.SHAPES, "model.latent", "model.audioldm", "model.noise_scheduler"),
-        *("model.text_encoder.pretrained", "model.text_encoder.small"),
+        *("model.text_encoder.pretrained", "model.text_encoder.small", "train.lora"),
     )
 
     model_type: Literal["AudioLDM"]

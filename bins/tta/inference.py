@@ -70,6 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint_path", type=expanduser, help="stage-2 run; default: the newest in --log_dir"
     )
+    add_lora_argument(parser)
     parser.add_argument(
         "--log_dir",
         type=expanduser,
@@ -103,6 +104,18 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--resample", type=int, help="times to go each part of the way (RePaint); default: 1"
+    )
+
+
+def add_lora_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lora",
+        type=expanduser,
+        action="append",
+        default=[],
+        metavar="RUN[:WEIGHT]",
+        help="adapters to add, 1 times by default; may be given again. Without --checkpoint_path,"
+        " to the model that they were trained on",
     )
 
 
@@ -141,10 +154,10 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     from tqdm import tqdm
 
     from models.tta.convert.published import find_model
+    from models.tta.ldm.lora import base_of, find_adapters, hash_of
     from models.tta.ldm.outputs import Numbering
     from models.tta.ldm.pipeline import PipelineSettings, load_pipeline
     from models.tta.ldm.sampling import generate
-    from utils.checkpoint import file_hash
     from utils.device import best_device
 
     judge = None
@@ -152,14 +165,15 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
         from models.tta.ldm.ranking import find_judge
 
         judge = find_judge(arguments.clap, best_device(arguments.device))
-    folder = find_model(arguments.checkpoint_path, arguments.log_dir)
+    adapters = find_adapters(arguments.lora, "AudioLDM")
+    folder = find_model(base_of(adapters, arguments.checkpoint_path), arguments.log_dir)
     settings = PipelineSettings.read(folder)
     source = read_source(arguments, settings)
     sampling = sampling_of(arguments, settings, source)
     device = best_device(arguments.device)
     vocoder_name, vocoder = vocoder_of(arguments, settings, folder)
     vocoder = vocoder.to(device)
-    pipeline = load_pipeline(folder, device)
+    pipeline = load_pipeline(folder, device, adapters=adapters)
     for prompt in prompts:
         for fault in pipeline.text_encoder.faults_of(prompt):
             print(f"warning: {fault}", file=sys.stderr)
@@ -173,9 +187,11 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     made_by = {
         "vocoder": vocoder_name,
         "checkpoint": str(folder),
-        "weights": file_hash(folder / "unet.safetensors")[:12],
+        "weights": hash_of(folder, "AudioLDM"),
         "device": str(device),
     }
+    if adapters:
+        made_by["lora"] = [adapter.receipt() for adapter in adapters]
     progress = tqdm(total=len(jobs) // candidates, desc="generating", unit="sound")
     for sound in sounds:
         judged = {} if judge is None else judge.receipt()

@@ -32,6 +32,10 @@ TASKS = {
     "AUDIT": "models.tta.editing.training:AUDITTraining",
     "Vocoder": "models.vocoders.training:VocoderTraining",
 }
+ADAPTER_TASKS = {  # and those where train.lora asks for adapters
+    "AudioLDM": "models.tta.lora_training:AudioLDMLoRATraining",
+    "AUDIT": "models.tta.lora_training:AUDITLoRATraining",
+}
 
 
 def main() -> None:
@@ -89,7 +93,8 @@ def make_task(config: Config, accelerator: Accelerator, checkpoint: Path | None)
 
     train, rank, world_size = config.train, accelerator.process_index, accelerator.num_processes
     share = Share(train.batch_size, train.gradient_accumulation_steps, rank, world_size)
-    return pkgutil.resolve_name(TASKS[config.model_type])(config, accelerator, share, checkpoint)
+    tasks = TASKS if train.lora is None else ADAPTER_TASKS
+    return pkgutil.resolve_name(tasks[config.model_type])(config, accelerator, share, checkpoint)
 
 
 def make_listener(config: Config) -> Listener | None:

@@ -54,8 +54,10 @@ class AUDITTraining(AudioLDMTraining):
 
     # ------------------------------------------------------------ what it starts from
 
-    def _find_start(self) -> Path:
+    def _find_start(self, checkpoint: Path | None) -> Path:
         """A text-to-audio model, or an editor, whose noise schedule is the config's."""
+        if checkpoint:
+            return checkpoint
         config, path = self.config, self.config.train.init_from
         edits = path is not None and weights_folder(Path(path), "AUDIT") is not None
         start = find_weights(path, config.log_dir, "AUDIT" if edits else "AudioLDM")

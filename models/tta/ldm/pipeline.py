@@ -18,6 +18,7 @@ from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import load_vae, save_vae
 from models.tta.ldm.clap_text import ClapText
 from models.tta.ldm.known import Known, last_part, noised, sample_around
+from models.tta.ldm.lora import Adapter, merge
 from models.tta.ldm.sampling import (
     Denoiser,
     OnStep,
@@ -223,15 +224,25 @@ class Pipeline:
 
 
 def load_pipeline(
-    folder: Path, device: str | torch.device, kind: type[Pipeline] = Pipeline
+    folder: Path,
+    device: str | torch.device,
+    kind: type[Pipeline] = Pipeline,
+    adapters: Sequence[Adapter] = (),
 ) -> Pipeline:
     """The pipeline in a stage-2 checkpoint or final folder, to make mels on `device`."""
-    return read_pipeline(folder, kind).for_inference(torch.device(device))
+    return read_pipeline(folder, kind, adapters).for_inference(torch.device(device))
 
 
-def read_pipeline(folder: Path, kind: type[Pipeline] = Pipeline) -> Pipeline:
-    """The pipeline in a stage-2 checkpoint or final folder, its weights as they are there."""
+def read_pipeline(
+    folder: Path, kind: type[Pipeline] = Pipeline, adapters: Sequence[Adapter] = ()
+) -> Pipeline:
+    """The pipeline in a stage-2 checkpoint or final folder, its weights as they are there.
+
+    `adapters` of these weights are added to them; those of others are a UserError.
+    """
     settings = kind.settings_type.read(folder)
+    for adapter in adapters:
+        adapter.check_base(folder)
     saved = load_vae(folder / "vae")
     check_mel(settings.mel, saved.mel, folder / "vae")
     text = text_encoder_class(settings.unet).from_pretrained(
@@ -241,4 +252,5 @@ def read_pipeline(folder: Path, kind: type[Pipeline] = Pipeline) -> Pipeline:
     unet = UNet(settings.unet)
     weights = folder / kind.weights_file
     read_weights_into(unet, weights)
+    merge(unet, adapters)
     return kind(settings, unet, saved.vae, text)

@@ -55,15 +55,15 @@ class AudioLDMTraining(LatentTask):
     ) -> None:
         """`checkpoint` is the folder to go on from; None starts anew."""
         super().__init__(config, accelerator, share)
-        start = checkpoint or self._find_start()
+        start = self._find_start(checkpoint)
         if start != checkpoint:
             self.notes.append(f"starts from the weights in {start}")
         self._take_vae(checkpoint, start)
-        self.trains_text = config.model.text_encoder.learns
         self.from_sounds = config.model.conditioner == "clap"
         if not self.from_sounds:
             check_captioned(self.train_records + self.valid_records)
         self.text_encoder = self._make_text_encoder(checkpoint, start)
+        self.trains_text = next(self.text_encoder.parameters()).requires_grad
         if not self.from_sounds:
             captions = (record["Caption"] for record in self.train_records)
             self.notes += self.text_encoder.check_captions(captions)
@@ -82,11 +82,11 @@ class AudioLDMTraining(LatentTask):
         if checkpoint:
             self._restore(checkpoint)
 
-    def _find_start(self) -> Path | None:
-        """The folder of weights that a new run starts from; None: it starts from random ones."""
+    def _find_start(self, checkpoint: Path | None) -> Path | None:
+        """The folder that the first weights come from: `checkpoint`; None: they are random."""
         config = self.config
-        if not config.train.init_from:
-            return None
+        if checkpoint or not config.train.init_from:
+            return checkpoint
         start = find_model(config.train.init_from, config.log_dir)
         check_start(config, start)
         return start

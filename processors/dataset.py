@@ -13,12 +13,11 @@ import numpy as np
 import torch
 
 from processors.mel import MEL_FLOOR
-from processors.metadata import PREPARE
 from processors.stream import ClipStream, Share
+from utils.commands import command
 from utils.errors import UserError
 
 SILENCE = math.log(MEL_FLOOR)
-REDO = f"remove it and run: {PREPARE}"
 
 
 def read_segment(path: Path, frames: int, start: int = 0) -> np.ndarray:
@@ -49,7 +48,7 @@ def read_batch(
         if len(segment) != len(segments[0]):
             raise UserError(
                 f"{path}: holds a mel of {len(segment)} bands, and {paths[0]} of"
-                f" {len(segments[0])}; remove the wrong one and run: {PREPARE}"
+                f" {len(segments[0])}; remove the wrong one and run: {command('mels')}"
             )
     return torch.from_numpy(np.stack(segments)[:, None])
 
@@ -64,10 +63,14 @@ def _map(path: Path) -> np.ndarray:
     try:
         mel = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a whole mel file ({error}); {REDO}") from None
+        raise UserError(f"{path}: not a whole mel file ({error}); {_redo()}") from None
     if mel.ndim != 2 or mel.dtype.kind != "f":
-        raise UserError(f"{path}: holds {mel.dtype}{list(mel.shape)}, not a mel; {REDO}")
+        raise UserError(f"{path}: holds {mel.dtype}{list(mel.shape)}, not a mel; {_redo()}")
     return mel
+
+
+def _redo() -> str:
+    return f"remove it and run: {command('mels')}"
 
 
 def distinct_clips(records: Sequence[dict]) -> list[dict]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from config.schema import Config
 from processors.metadata import fault_of_uid, load_split
+from utils.commands import command
 from utils.errors import UserError
 
 TASKS = ("add", "drop", "replace", "inpaint", "super_resolution", "keep")
 TEXT_TO_AUDIO = "text_to_audio"  # the task of a record without an instruction
-PREPARE_EDITS = "sh egs/tta/audit/run_preprocess.sh"
 
 
 def load_edits(config: Config, split: str) -> list[dict]:
@@ -30,7 +30,7 @@ def load_edits(config: Config, split: str) -> list[dict]:
     if split == "train" and all(record["Source"] is None for record in records):
         raise UserError(
             f"{', '.join(config.dataset)}: no edits in train.json; to make some, run:"
-            f" {PREPARE_EDITS}, and name their data set (dataset=...)"
+            f" {command('Edits')}, and name their data set (dataset=...)"
         )
     return records
 

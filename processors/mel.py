@@ -18,8 +18,8 @@ import numpy as np
 
 from config.schema import MelConfig
 from config.typed_json import build
-from processors.metadata import PREPARE
 from utils.checkpoint import read_json, write_json
+from utils.commands import command
 from utils.errors import UserError
 
 if TYPE_CHECKING:  # imported by those who use it: reading settings takes no torch
@@ -29,7 +29,6 @@ MEL_FLOOR = 1e-5
 MAGNITUDE_EPSILON = 1e-9
 BLOCK_FRAMES = 128  # transformed at a time by `mel_of_wav`: they stay in the cache
 SETTINGS_FILE = "mel_config.json"
-REDO = f"to make the mels anew, run: {PREPARE}"
 
 
 class MelExtractor:
@@ -132,16 +131,20 @@ def check_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
     """Raises UserError unless the mels in <dataset_dir>/mel/ were made with `mel`."""
     path = settings_path(dataset_dir)
     if not path.is_file():
-        raise UserError(f"{path}: missing, the mels are not ready; {REDO}")
+        raise UserError(f"{path}: missing, the mels are not ready; {_redo()}")
     try:
         found = build(MelConfig, read_json(path), path)
     except UserError as error:
-        raise UserError(f"{error}\nThese are not the settings of a mel; {REDO}") from None
+        raise UserError(f"{error}\nThese are not the settings of a mel; {_redo()}") from None
     if found != mel:
         raise UserError(
             f"{path}: the mels were made with other settings than the config's:"
-            f" {', '.join(found.differences(mel))}; {REDO}"
+            f" {', '.join(found.differences(mel))}; {_redo()}"
         )
+
+
+def _redo() -> str:
+    return f"to make the mels anew, run: {command('mels')}"
 
 
 def settings_differ(dataset_dir: Path, mel: MelConfig) -> bool:

@@ -13,13 +13,13 @@ from pathlib import Path, PurePosixPath
 
 from config.schema import Config
 from utils.checkpoint import read_json
+from utils.commands import command
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 LONGEST_CAPTION = 10_000  # characters; a longer one is a file that went wrong
-PREPARE = "sh egs/tta/preprocess/run_preprocess.sh"
 
 
 def read_records(path: Path, dataset: str) -> list[dict]:
@@ -28,7 +28,7 @@ def read_records(path: Path, dataset: str) -> list[dict]:
     Raises UserError naming the file, the record (counted from 1) and the rule that it breaks; one
     rule is that all are of `dataset`.
     """
-    records = read_json(path, list, f"; to make it, run: {PREPARE}")
+    records = read_json(path, list, f"; to make it, run: {command('mels')}")
     for number, record in enumerate(records, start=1):
         fault = _fault_of_record(record, dataset)
         if fault:
@@ -127,7 +127,7 @@ def load_split(
     if split == "train" and not kept:
         raise UserError(
             f"no clip of {', '.join(config.dataset)} has a mel in"
-            f" {config.preprocess.processed_dir}; to make them, run: {PREPARE}"
+            f" {config.preprocess.processed_dir}; to make them, run: {command('mels')}"
         )
     return kept
 

@@ -17,11 +17,10 @@ import numpy as np
 from config.schema import Config
 from processors.clips import PCM_SCALE, pcm_dir
 from processors.dataset import MelDataset, mel_frames, read_batch
-from processors.metadata import PREPARE, dataset_dir
+from processors.metadata import dataset_dir
 from processors.stream import ClipStream
+from utils.commands import command
 from utils.errors import UserError
-
-REDO = f"to make it anew, run: {PREPARE} preprocess.keep_wavs=true"
 
 
 def pcm_path(config: Config, record: dict) -> Path:
@@ -41,16 +40,22 @@ def read_crop(path: Path, start: int, samples: int) -> np.ndarray:
     return crop
 
 
+def _redo() -> str:
+    return f"to make it anew, run: {command('mels', 'preprocess.keep_wavs=true')}"
+
+
 def _map(path: Path) -> np.ndarray:
     """A kept sound [samples], mapped."""
     try:
         pcm = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise UserError(f"{path}: missing, the sound was not kept beside its mel; {REDO}") from None
+        raise UserError(
+            f"{path}: missing, the sound was not kept beside its mel; {_redo()}"
+        ) from None
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a whole file of samples ({error}); {REDO}") from None
+        raise UserError(f"{path}: not a whole file of samples ({error}); {_redo()}") from None
     if pcm.ndim != 1 or pcm.dtype != np.int16:
-        raise UserError(f"{path}: holds {pcm.dtype}{list(pcm.shape)}, not int16 samples; {REDO}")
+        raise UserError(f"{path}: holds {pcm.dtype}{list(pcm.shape)}, not int16 samples; {_redo()}")
     return pcm
 
 
@@ -93,7 +98,7 @@ class WavDataset(MelDataset):
         if samples // self.hop_size != frames:
             raise UserError(
                 f"{self.wavs[clip]}: {samples} samples are not the {frames} frames of"
-                f" {self.paths[clip]} with hop_size {self.hop_size}; {REDO}"
+                f" {self.paths[clip]} with hop_size {self.hop_size}; {_redo()}"
             )
         spare = frames - self.frames
         return int(self.stream.random(position).integers(spare + 1)) if spare > 0 else 0

@@ -12,17 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.checkpoint import Checkpoints, read_json
+from utils.commands import command
 from utils.errors import UserError
 from utils.hub import model_folder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TRAIN_COMMANDS = {
-    "AutoencoderKL": "sh egs/tta/autoencoderkl/run_train.sh",
-    "AudioLDM": "sh egs/tta/audioldm/run_train.sh",
-    "AUDIT": "sh egs/tta/audit/run_train.sh",
-    "Vocoder": "sh egs/tta/vocoder/run_train.sh",
-    "LoRA": "sh egs/tta/audioldm/run_train.sh --config egs/tta/audioldm/exp_config_lora.json",
-}
 WEIGHTS = {
     "AutoencoderKL": "vae.safetensors",
     "AudioLDM": "unet.safetensors",
@@ -141,11 +135,14 @@ def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
 
     `path` is a run, a folder of weights or a hub model that is such a folder.
     """
-    advice = f"to train one, run: {TRAIN_COMMANDS[model_type]}"
+    advice = f"to train one, run: {command(model_type)}"
     if path is None:
         folders = all_weights(log_dir, model_type)
         if not folders:
-            raise UserError(f"{log_dir}: no trained {model_type} there; {advice}")
+            raise UserError(
+                f"{log_dir}: no trained {model_type} there (where training had another log_dir,"
+                f" give that one); {advice}"
+            )
         return folders[-1]
     place = model_folder(os.path.expanduser(path))
     if place.is_file():

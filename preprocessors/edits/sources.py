@@ -13,7 +13,8 @@ from preprocessors.prepare import find_sounds, read_dataset
 from preprocessors.records import Skip
 from preprocessors.splits import FAVOUR, draw_valid
 from processors.mel_folder import read_index
-from processors.metadata import PREPARE, SPLITS, dataset_dir, read_records, split_path
+from processors.metadata import SPLITS, dataset_dir, read_records, split_path
+from utils.commands import SCRIPTS
 from utils.errors import UserError
 
 SEVERAL = re.compile("[,;+]")  # what joins several kinds in a label
@@ -107,8 +108,8 @@ def _read(config: EditsExperiment, dataset: str, skipped: list[Skip]) -> list[So
     records = {s: read_records(path, dataset) for s, path in splits.items() if path.exists()}
     if not index or not records:
         raise UserError(
-            f"data set {dataset!r}: not prepared in {here}; run: {PREPARE} dataset={dataset}"
-            f" preprocess.processed_dir={config.preprocess.processed_dir}"
+            f"data set {dataset!r}: not prepared in {here}; run: sh {SCRIPTS['mels']}"
+            f" dataset={dataset} preprocess.processed_dir={config.preprocess.processed_dir}"
         )
     clips, missing = find_sounds(folder, found)
     skipped += [Skip(skip.reason, f"{dataset}/{skip.name}") for skip in missing]

@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -15,7 +16,7 @@ import pytest
 from config.schema import MelConfig
 from processors.clips import Clip, Task, digest
 from processors.mel import check_mel_settings, mel_of_wav, settings_path, write_mel_settings
-from processors.mel_folder import MelFolder
+from processors.mel_folder import MelFolder, run_tasks
 from tests.sounds import RATE, ROOT, make_mels_in_process, noise, write_sound
 from utils.audio import read_wav, write_wav
 from utils.errors import UserError
@@ -228,6 +229,21 @@ def alive_in_session(session: int) -> bool:
             if int(its_session) == session and state != "Z":
                 return True
     return False
+
+
+class Dying:
+    """A task whose process is killed, as the system does for lack of memory."""
+
+    def run(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_ends_the_command_with_one_line(monkeypatch):
+    forks = multiprocessing.get_context("fork")  # which start at once, with nothing to import
+    monkeypatch.setattr("processors.mel_folder.get_context", lambda _: forks)
+    monkeypatch.setattr("processors.mel_folder._start_worker", lambda: None)
+    with pytest.raises(UserError, match=r"worker process died.*fewer workers than --num_workers 2"):
+        list(run_tasks([Dying(), Dying()], 2))
 
 
 def test_killed_at_any_moment_the_next_run_goes_on(tmp_path):

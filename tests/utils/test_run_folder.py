@@ -5,13 +5,17 @@ import copy
 import json
 import multiprocessing
 import os
+import shlex
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.tiny import ROOT
 from utils.checkpoint import write_json
+from utils.commands import SCRIPTS, command
 from utils.errors import UserError
 from utils.files import hold
 from utils.run_folder import check_same_model, find_weights, weights_folder
@@ -138,9 +142,57 @@ def test_what_the_weights_are_made_for_cannot_change(going_on, place, key, value
     assert f"has changed ({said});" in str(caught.value)
 
 
-def test_advice_is_the_command_that_the_user_would_run(tmp_path):
-    with pytest.raises(UserError, match=r"to train one, run: sh egs/tta/autoencoderkl/run_train"):
-        find_weights(None, str(tmp_path), "AutoencoderKL")
+SMALL = "egs/tta/audioldm/exp_config_small.json"
+
+
+@pytest.mark.parametrize(
+    ("typed", "makes", "advised"),
+    [
+        ("", "AutoencoderKL", "egs/tta/autoencoderkl/run_train.sh"),
+        (
+            f"--config egs/tta/audioldm/exp_config.json --config {SMALL} dataset=A"
+            " train.max_steps=3 preprocess.processed_dir=/s --dry_run model.snr_gamma=5"
+            " dataset_path.A='/my sounds'",
+            "AutoencoderKL",
+            "egs/tta/autoencoderkl/run_train.sh --config"
+            " egs/tta/autoencoderkl/exp_config_small.json dataset=A preprocess.processed_dir=/s"
+            " 'dataset_path.A=/my sounds'",
+        ),
+        (
+            "--config=egs/tta/quickstart/audit.json log_dir=runs",
+            "AudioLDM",
+            "egs/tta/audioldm/run_train.sh --config egs/tta/quickstart/audioldm.json log_dir=runs",
+        ),
+        (
+            "--config egs/tta/audit/exp_config_small.json dataset=AEdits,A",
+            "Edits",
+            "egs/tta/audit/run_preprocess.sh --config egs/tta/audit/edits_small.json",
+        ),
+        ("--config my.json", "Vocoder", "egs/tta/vocoder/run_train.sh --config FILE"),
+        (
+            "--config my.json preprocess.keep_wavs=false",
+            "mels",
+            "egs/tta/preprocess/run_preprocess.sh --config my.json preprocess.keep_wavs=true",
+        ),
+        ("--text a --log_dir=/r", "AudioLDM", "egs/tta/audioldm/run_train.sh log_dir=/r"),
+    ],
+)
+def test_advice_is_the_command_that_the_user_would_run(
+    tmp_path, monkeypatch, typed, makes, advised
+):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["train.py", *shlex.split(typed)])
+    if makes in ("mels", "Edits"):
+        more = ["preprocess.keep_wavs=true"] if "keep_wavs" in advised else []
+        assert command(makes, *more) == f"sh {advised}"
+        return
+    with pytest.raises(UserError, match=f"no trained {makes} there") as caught:
+        find_weights(None, str(tmp_path), makes)
+    assert str(caught.value).endswith(f"; to train one, run: sh {advised}")
+
+
+def test_commands_that_are_advised_are_there():
+    assert all((ROOT / script).is_file() for script in SCRIPTS.values())
 
 
 def test_weights_below_the_home(tmp_path, monkeypatch):

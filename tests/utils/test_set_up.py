@@ -127,6 +127,17 @@ def test_set_up_tells_files_of_one_name_apart(place):
     assert sh(place, "utils/setup.sh").stdout == ""
 
 
+def test_the_quickstart_takes_a_tilde_for_the_home(place):
+    script = place / "egs/tta/quickstart/run.sh"
+    script.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "egs/tta/quickstart/run.sh", script)
+    (place / "go.sh").write_text(f"sh {script} --output_dir=~/made")
+    home = place / "home"
+    done = sh(place, "go.sh", HOME=str(home))
+    assert f"bins/tta/demo.py --output_dir {home}/made\n" in done.stdout
+    assert not (place / "~").exists()
+
+
 def test_no_fitting_python_at_all(place):
     shutil.rmtree(place / ".venv")
     for name in ("python3.12", "python3.11"):

@@ -38,7 +38,13 @@ while [ "$words" -gt 0 ]; do
             ;;
     esac
     case $option in
-        --output_dir) case $value in /*) folder=$value ;; *) folder=$(pwd)/$value ;; esac ;;
+        --output_dir)
+            case $value in
+                /*) folder=$value ;;
+                '~'/*) folder=$HOME/${value#*/} ;; # after "=" no shell does it
+                *) folder=$(pwd)/$value ;;
+            esac
+            ;;
         --num_steps) num_steps=$value ;;
         --*) data="$data $option=$value" ;;
     esac

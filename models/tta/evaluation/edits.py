@@ -24,6 +24,7 @@ from models.tta.evaluation.protocol import PROTOCOLS
 from models.tta.evaluation.scores import Row, row_scores
 from models.tta.evaluation.spectra import frames_outside, log_spectral_distance
 from processors.metadata import SPLITS, dataset_dir, read_records, split_path
+from utils.commands import command
 from utils.errors import UserError
 from utils.progress import progress
 
@@ -70,7 +71,7 @@ def read_triplets(name: str, config: Config, split: str | None) -> tuple[list[Tr
         found = ", ".join(there) or "none"
         raise UserError(
             f"--triplets {name}: splits in {dataset_dir(config, name)}: {found}; to make triplets,"
-            " run: sh egs/tta/audit/run_preprocess.sh"
+            f" run: {command('Edits')}"
         )
     split = split or there[0]
     wavs = dataset_dir(config, name) / "wav"

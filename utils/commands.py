@@ -1,0 +1,66 @@
+"""Commands that a message advises, with the settings that the user gave to the one at work."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+SCRIPTS = {  # by what they make: mels, triplets, or a model of a model_type
+    "mels": "egs/tta/preprocess/run_preprocess.sh",
+    "Edits": "egs/tta/audit/run_preprocess.sh",
+    "AutoencoderKL": "egs/tta/autoencoderkl/run_train.sh",
+    "AudioLDM": "egs/tta/audioldm/run_train.sh",
+    "AUDIT": "egs/tta/audit/run_train.sh",
+    "Vocoder": "egs/tta/vocoder/run_train.sh",
+    "LoRA": "egs/tta/audioldm/run_train.sh",
+}
+LORA_CONFIG = "egs/tta/audioldm/exp_config_lora.json"
+SHARED = r"(dataset|dataset_path|log_dir|preprocess)[.=]"  # that hold whatever is made of the data
+
+
+def command(makes: str, *more: str) -> str:
+    """What to type, as the user of the command at work would: with its config, data and folders.
+
+    Args:
+        makes: a key of `SCRIPTS`.
+        more: settings besides, in place of the user's of these keys.
+    """
+    log_dir, config = _option("log_dir"), _option("config")
+    given = [word for word in sys.argv[1:] if re.match(SHARED, word)]
+    given += [f"log_dir={log_dir}"] if log_dir else []
+    settings = {word.partition("=")[0]: word for word in (*given, *more)}
+    if makes == "Edits":
+        settings.pop("dataset", None)  # an editor's names the triplets and captioned sounds
+    words = ["sh", SCRIPTS[makes]]
+    if makes == "LoRA":
+        words += ["--config", LORA_CONFIG]
+    elif config:
+        words += ["--config", config if makes == "mels" else _config_like(config, makes)]
+    return shlex.join([*words, *settings.values()])
+
+
+def _option(name: str) -> str | None:
+    """The value of the last `--name value` or `--name=value`."""
+    found = None
+    for word, following in pairwise([*sys.argv[1:], ""]):
+        if word.startswith(f"--{name}="):
+            found = word.partition("=")[2]
+        elif word == f"--{name}":
+            found = following
+    return found
+
+
+def _config_like(config: str, makes: str) -> str:
+    """The config that goes with the user's: of its name beside the script, or else "FILE"."""
+    script, path = Path(SCRIPTS[makes]), Path(config)
+    kind = "edits" if makes == "Edits" else script.parent.name
+    name = path.name.replace("exp_config", "edits") if makes == "Edits" else path.name
+    called_from = os.environ.get("ARION_CALLER_DIR", "")
+    for found in (script.with_name(name), path.with_name(f"{kind}.json")):
+        if found.is_file() or Path(called_from, found).is_file():
+            return str(found)
+    return "FILE"

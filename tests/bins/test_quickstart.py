@@ -4,12 +4,11 @@ import csv
 import json
 import re
 import subprocess
-import sys
 from urllib.parse import unquote
 
 import pytest
 
-from tests import tiny
+from tests import tiny, warm
 
 SCRIPTS = tiny.ROOT / "egs/tta/quickstart"
 LITTLE = ["--clips_per_kind", "10", "--prompts_per_kind=1", "--num_steps", "2"]
@@ -20,18 +19,26 @@ TASKS = ("add", "drop", "replace", "inpaint", "super_resolution")
 FEW = [f"edits.{split}.{task}=1" for split in ("train", "valid", "test") for task in TASKS]
 
 
-def quickstart(cwd, *arguments, script="run.sh"):
-    return subprocess.run(
-        ["sh", SCRIPTS / script, *arguments],
-        cwd=cwd,
-        env=tiny.environment(VIRTUAL_ENV=sys.prefix),
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    with warm.python(tmp_path_factory.mktemp("python") / "env") as environment:
+        for file in tiny.ROOT.glob("*requirements.txt"):  # set-up finds them installed
+            (environment / f"arion-{file.name}").write_bytes(file.read_bytes())
+
+        def run(cwd, *arguments, script="run.sh"):
+            return subprocess.run(
+                ["sh", SCRIPTS / script, *arguments],
+                cwd=cwd,
+                env=tiny.environment(VIRTUAL_ENV=str(environment)),
+                capture_output=True,
+                text=True,
+            )
+
+        yield run
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory):
+def first(quickstart, tmp_path_factory):
     """A folder with a quickstart in it, and what its command said."""
     here = tmp_path_factory.mktemp("quickstart")
     done = quickstart(here, *LITTLE, "--output_dir", "my first", *SHORT)
@@ -59,7 +66,7 @@ def test_sounds_from_nothing(first):
         assert (config["train"]["max_steps"], config["made_with"]["step"]) == (2, 2)
 
 
-def test_edits_after_it(first):
+def test_edits_after_it(quickstart, first):
     folder, _ = first
     arguments = ("--output_dir", folder, "--num_steps=1", *FEW, "edits.train.keep=0", *SHORT)
     done = quickstart(folder, *arguments, script="run_edit.sh")
@@ -82,7 +89,7 @@ def test_edits_after_it(first):
     assert config["made_with"]["step"] == 2
 
 
-def test_edits_need_a_quickstart_first(tmp_path):
+def test_edits_need_a_quickstart_first(quickstart, tmp_path):
     done = quickstart(tmp_path, "--output_dir=x", script="run_edit.sh")
     assert (done.returncode, done.stderr.strip()) == (
         2,
@@ -99,13 +106,13 @@ def test_edits_need_a_quickstart_first(tmp_path):
         (["--clips_per_kind=3"], "error: --clips_per_kind 3 must be from 10 to 1000"),
     ],
 )
-def test_options_that_cannot_be(tmp_path, arguments, message):
+def test_options_that_cannot_be(quickstart, tmp_path, arguments, message):
     done = quickstart(tmp_path, "--output_dir=x", *arguments)
     assert (done.returncode, done.stderr.strip()) == (2, message)
 
 
 @pytest.mark.parametrize("script", ["run.sh", "run_edit.sh"])
-def test_help_names_every_option(tmp_path, script):
+def test_help_names_every_option(quickstart, tmp_path, script):
     text = quickstart(tmp_path, "--help", script=script).stdout
     options = re.search('options="(.*)"', (SCRIPTS / script).read_text())[1].split()
     assert len(options) >= 2

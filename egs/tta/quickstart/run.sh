@@ -23,7 +23,8 @@ stage "2 preprocessing" \
 stage "3 training the VAE" \
     with_settings egs/tta/autoencoderkl/run_train.sh $here/autoencoderkl.json "$@"
 stage "4 training the U-Net" \
-    with_settings egs/tta/audioldm/run_train.sh $here/audioldm.json "$@"
+    with_settings egs/tta/audioldm/run_train.sh $here/audioldm.json \
+    "inference.num_steps=$num_steps" "$@"
 last=$(printf '%04d' $(($(wc -l < "$folder/prompts.txt") - 1)))
 if ! [ -f "$folder/sounds/$last.wav" ]; then
     stage "5 generating" sh egs/tta/audioldm/run_inference.sh \

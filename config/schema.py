@@ -20,9 +20,9 @@ from config.model_schema import (
     AudioLDMModel,
     AUDITModel,
     AutoencoderKLModel,
-    SamplerName,
     VocoderModel,
 )
+from config.schedule_schema import SamplerName
 from config.typed_json import Count, NotNegative, Place, Positive, Share, Text, Texts, Whole, typed
 
 
@@ -174,6 +174,11 @@ class Experiment:
         if len(set(self.dataset)) != len(self.dataset):
             raise ValueError(f"dataset {self.dataset} must name each data set once")
 
+    @property
+    def task(self) -> str:
+        """What there is to be trained, by its name in TASKS of bins/tta/train.py."""
+        return self.model_type
+
     def to_dict(self) -> dict:
         """Plain JSON values, from which `config_from_dict` makes the same config again."""
         return dataclasses.asdict(self)
@@ -230,6 +235,14 @@ class AudioLDMExperiment(Experiment):
         sampling = self.inference
         if fault := self.model.noise_scheduler.fault_of(sampling.sampler, sampling.num_steps):
             raise ValueError(f"inference.{fault}")
+        if self.model.flow_map and not self.train.init_from:
+            raise ValueError(
+                "train.init_from null must name the run that a flow map is made of (model.flow_map)"
+            )
+
+    @property
+    def task(self) -> str:
+        return self.model_type if self.model.flow_map is None else f"{self.model_type} flow map"
 
 
 @typed

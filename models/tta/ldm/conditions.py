@@ -92,9 +92,10 @@ def check_latent(
         )
 
 
-def check_start(config: AudioLDMExperiment, start: Path) -> None:
+def check_start(config: AudioLDMExperiment, settings: PipelineSettings, start: Path) -> None:
     """Raises UserError where the weights in `start` were made for another mel or network."""
-    settings = PipelineSettings.read(start)
+    if config.model.flow_map is None:
+        check_no_flow_map(settings, start)
     check_mel(config.preprocess.mel, settings.mel, start)
     ours, theirs = (_by_level(unet) for unet in (config.model.audioldm, settings.unet))
     if different := [name for name in ours if ours[name] != theirs[name]]:
@@ -102,6 +103,14 @@ def check_start(config: AudioLDMExperiment, start: Path) -> None:
         raise UserError(
             f"train.init_from {start}: of a U-Net of another shape than the config's; that one has"
             f" {keys}"
+        )
+
+
+def check_no_flow_map(settings: PipelineSettings, start: Path) -> None:
+    """Raises UserError where the weights in `start` are of a flow map: nothing starts from one."""
+    if settings.unet.span_embedding:
+        raise UserError(
+            f"{start}: is a flow map; train.init_from must name the run that it was made of"
         )
 
 

@@ -59,7 +59,7 @@ class AudioLDMTraining(LatentTask):
         if start != checkpoint:
             self.notes.append(f"starts from the weights in {start}")
         self._take_vae(checkpoint, start)
-        self.trains_text = config.model.text_encoder.learns
+        self.trains_text = config.model.trains_text
         self.from_sounds = config.model.conditioner == "clap"
         if not self.from_sounds:
             check_captioned(self.train_records + self.valid_records)
@@ -71,12 +71,7 @@ class AudioLDMTraining(LatentTask):
         if start:
             self._load_unet(start)
         check_text_width(config.model, self.text_encoder.dim)
-        self.objective = DiffusionObjective(
-            self.unet,
-            self.text_encoder if self.trains_text else None,
-            NoiseSchedule(config.model.noise_scheduler),
-            config.model.snr_gamma,
-        )
+        self.objective = self._make_objective()
         self.vocoder = load_vocoder(config.inference.vocoder, config.preprocess.mel)
         self._to_device()
         if checkpoint:
@@ -88,7 +83,7 @@ class AudioLDMTraining(LatentTask):
         if not config.train.init_from:
             return None
         start = find_model(config.train.init_from, config.log_dir)
-        check_start(config, start)
+        check_start(config, PipelineSettings.read(start), start)
         return start
 
     def _load_unet(self, start: Path) -> None:
@@ -116,6 +111,11 @@ class AudioLDMTraining(LatentTask):
         """Of a new run that starts from the weights in `start`."""
         path = self.config.model.autoencoder_path
         return find_weights(path, self.config.log_dir, "AutoencoderKL")
+
+    def _make_objective(self) -> DiffusionObjective:
+        model, text_encoder = self.config.model, self.text_encoder if self.trains_text else None
+        schedule = NoiseSchedule(model.noise_scheduler)
+        return DiffusionObjective(self.unet, text_encoder, schedule, model.snr_gamma)
 
     def _to_device(self) -> None:
         """Moves the networks there; makes optimizer and average, wraps for several processes."""

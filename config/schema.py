@@ -20,9 +20,9 @@ from config.model_schema import (
     AudioLDMModel,
     AUDITModel,
     AutoencoderKLModel,
-    SamplerName,
     VocoderModel,
 )
+from config.schedule_schema import SamplerName
 from config.typed_json import Count, NotNegative, Place, Positive, Share, Text, Texts, Whole, typed
 
 
@@ -186,6 +186,11 @@ class Experiment:
         if self.train.lora is not None and self.model_type not in ("AudioLDM", "AUDIT"):
             raise ValueError("train.lora is for model_type AudioLDM and AUDIT: set it to null")
 
+    @property
+    def task(self) -> str:
+        """What there is to be trained, by its name in TASKS of bins/tta/train.py."""
+        return self.model_type
+
     def to_dict(self) -> dict:
         """Plain JSON values, from which `config_from_dict` makes the same config again."""
         return dataclasses.asdict(self)
@@ -242,6 +247,16 @@ class AudioLDMExperiment(Experiment):
         sampling = self.inference
         if fault := self.model.noise_scheduler.fault_of(sampling.sampler, sampling.num_steps):
             raise ValueError(f"inference.{fault}")
+        if self.model.flow_map and self.train.lora:
+            raise ValueError("train.lora must be null where model.flow_map makes a flow map")
+        if self.model.flow_map and not self.train.init_from:
+            raise ValueError(
+                "train.init_from null must name the run that a flow map is made of (model.flow_map)"
+            )
+
+    @property
+    def task(self) -> str:
+        return self.model_type if self.model.flow_map is None else f"{self.model_type} flow map"
 
 
 @typed

@@ -27,6 +27,7 @@ from diffusers import (
     SchedulerMixin,
     UNet2DConditionModel,
 )
+from diffusers.models.embeddings import get_timestep_embedding
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from models.vocoders.griffin_lim import GriffinLim  # beside this file, in an export
@@ -133,7 +134,7 @@ class TextToAudioPipeline(DiffusionPipeline):
             inputs = torch.cat([latent, latent]) if guided else latent
             if hasattr(self.scheduler, "scale_model_input"):
                 inputs = self.scheduler.scale_model_input(inputs, timestep)
-            prediction = self._predict(inputs, timestep.to(latent.device), text, mask)
+            prediction = self._predict(inputs, timestep, text, mask)
             if guided:  # classifier-free guidance (arXiv:2207.12598, eq. 6)
                 prompted, empty = prediction.chunk(2)
                 prediction = empty + guidance * (prompted - empty)
@@ -148,8 +149,29 @@ class TextToAudioPipeline(DiffusionPipeline):
         height, width = latent.shape[2:]
         patches = torch.nn.functional.pad(latent, (0, -width % size, 0, -height % size))
         patches = torch.nn.functional.pixel_unshuffle(patches, size)
-        predicted = self.unet(patches, timestep, text, encoder_attention_mask=mask).sample
+        timestep = timestep.to(latent.device)
+        predicted = self.unet(
+            patches,
+            timestep,
+            text,
+            timestep_cond=self._span_embedding(timestep, len(latent)),
+            encoder_attention_mask=mask,
+        ).sample
         return torch.nn.functional.pixel_shuffle(predicted, size)[:, :, :height, :width]
+
+    def _span_embedding(self, timestep: torch.Tensor, count: int) -> torch.Tensor | None:
+        """Sinusoids of a step's length [B, D], where the U-Net is a flow map."""
+        width, span = self.unet.config.time_cond_proj_dim, torch.zeros(())
+        if width is None:
+            return None
+        if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
+            place = int((self.scheduler.timesteps == timestep.cpu()).nonzero())
+            end = self.scheduler.sigmas[place + 1] * self.scheduler.config.num_train_timesteps
+            span = timestep.cpu() - end
+        embedding = get_timestep_embedding(
+            span.expand(count), width, flip_sin_to_cos=True, downscale_freq_shift=0
+        )
+        return embedding.to(timestep.device, self.unet.dtype)
 
     def _encode(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """T5 states [B, L, D] and mask [B, L]; a text's last token is its end, then come pads."""

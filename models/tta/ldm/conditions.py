@@ -95,12 +95,14 @@ def check_latent(
         )
 
 
-def check_start(config: AudioLDMExperiment, start: Path) -> None:
+def check_start(config: AudioLDMExperiment, found: PipelineSettings, start: Path) -> None:
     """Raises UserError where the weights in `start` were made for another mel or network.
 
     Where adapters are trained, it also has to be the same noise: they cannot learn another.
     """
-    found, model = PipelineSettings.read(start), config.model
+    model = config.model
+    if model.flow_map is None:
+        check_no_flow_map(found, start)
     check_mel(config.preprocess.mel, found.mel, start)
     ours, theirs = (
         {f"audioldm.{name}": value for name, value in _by_level(unet).items()}
@@ -114,6 +116,14 @@ def check_start(config: AudioLDMExperiment, start: Path) -> None:
         keys = " ".join(f"'model.{name}={json.dumps(theirs[name])}'" for name in different)
         raise UserError(
             f"train.init_from {start}: of another U-Net than the config's; that one has {keys}"
+        )
+
+
+def check_no_flow_map(settings: PipelineSettings, start: Path) -> None:
+    """Raises UserError where the weights in `start` are of a flow map: nothing starts from one."""
+    if settings.unet.span_embedding:
+        raise UserError(
+            f"{start}: is a flow map; train.init_from must name the run that it was made of"
         )
 
 

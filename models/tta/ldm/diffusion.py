@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config.model_schema import NoiseSchedulerConfig
+from config.schedule_schema import NoiseSchedulerConfig
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 

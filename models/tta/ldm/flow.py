@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
@@ -28,6 +29,11 @@ class FlowEuler(FlowMatchEulerDiscreteScheduler):
     def add_noise(self, latent: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The latent at the step that comes next, which `timesteps` [1] tells."""
         return self.scale_noise(latent, timesteps, noise)
+
+    def span(self, timestep: Tensor) -> Tensor:
+        """[2]: the timesteps where the step from `timestep` begins and ends."""
+        place = int((self.timesteps == timestep).nonzero())
+        return torch.stack([timestep, self.sigmas[place + 1] * self.config.num_train_timesteps])
 
     def starting_at(self, time: float) -> FlowEuler:
         """The rest of the way from this time on: its first step is a shorter one."""

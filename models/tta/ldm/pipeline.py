@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config.model_schema import NoiseSchedulerConfig, UNetConfig
+from config.model_schema import UNetConfig
+from config.schedule_schema import NoiseSchedulerConfig
 from config.schema import AudioLDMExperiment, MelConfig
 from config.typed_json import ConfigError, build, typed
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from config.model_schema import NoiseSchedulerConfig, SamplerName
+from config.schedule_schema import NoiseSchedulerConfig, SamplerName
 from config.schema import MelConfig
 from config.typed_json import Count, NotNegative, Positive, Text, typed
 from models.tta.ldm.text_encoder import TextEncoder
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from models.vocoders.load import Vocoder
 
 QUIET = -50.0  # dB of full scale: below it, a sound is hardly heard
-Denoiser = Callable[[Tensor, Tensor], Tensor]  # latent [B, z, h, w], timestep [] -> prediction
+# latent [B, z, h, w] and timestep [], or [2] where a step begins and ends -> prediction
+Denoiser = Callable[[Tensor, Tensor], Tensor]
 OnStep = Callable[[int, int], None]  # is told the steps done and their number; may raise, to stop
 
 # By name: diffusers' class, and what is set besides the noise schedule. All are deterministic.
@@ -202,7 +203,7 @@ def guided(
     def denoise(latent: Tensor, timestep: Tensor) -> Tensor:
         nonlocal network
         inputs = torch.cat([latent, latent]) if both else latent
-        timesteps = timestep.to(latent.device).expand(len(inputs))
+        timesteps = timestep.to(latent.device).expand(len(inputs), *timestep.shape)
         if network is None:
             network = graphed(lambda x, t: unet(x, t, context=context), inputs, timesteps)
         prediction = network(inputs, timesteps).float()
@@ -250,7 +251,8 @@ def sample(
             noisy = scheduler.add_noise(known.latent, noise, timestep[None])
             latent = known.kept(latent, noisy)
         inputs = scheduler.scale_model_input(latent, timestep)
-        latent = scheduler.step(denoise(inputs, timestep), timestep, latent).prev_sample
+        times = scheduler.span(timestep) if hasattr(scheduler, "span") else timestep
+        latent = scheduler.step(denoise(inputs, times), timestep, latent).prev_sample
     return latent
 
 

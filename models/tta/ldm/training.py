@@ -63,7 +63,8 @@ class AudioLDMTraining(LatentTask):
         if not self.from_sounds:
             check_captioned(self.train_records + self.valid_records)
         self.text_encoder = self._make_text_encoder(checkpoint, start)
-        self.trains_text = next(self.text_encoder.parameters()).requires_grad
+        learns = next(self.text_encoder.parameters()).requires_grad
+        self.trains_text = learns and config.model.trains_text
         if not self.from_sounds:
             captions = (record["Caption"] for record in self.train_records)
             self.notes += self.text_encoder.check_captions(captions)
@@ -71,12 +72,7 @@ class AudioLDMTraining(LatentTask):
         if start:
             self._load_unet(start)
         check_text_width(config.model, self.text_encoder.dim)
-        self.objective = DiffusionObjective(
-            self.unet,
-            self.text_encoder if self.trains_text else None,
-            NoiseSchedule(config.model.noise_scheduler),
-            config.model.snr_gamma,
-        )
+        self.objective = self._make_objective()
         self.vocoder = load_vocoder(config.inference.vocoder, config.preprocess.mel)
         self._to_device()
         if checkpoint:
@@ -88,7 +84,7 @@ class AudioLDMTraining(LatentTask):
         if checkpoint or not config.train.init_from:
             return checkpoint
         start = find_model(config.train.init_from, config.log_dir)
-        check_start(config, start)
+        check_start(config, PipelineSettings.read(start), start)
         return start
 
     def _load_unet(self, start: Path) -> None:
@@ -116,6 +112,11 @@ class AudioLDMTraining(LatentTask):
         """Of a new run that starts from the weights in `start`."""
         path = self.config.model.autoencoder_path
         return find_weights(path, self.config.log_dir, "AutoencoderKL")
+
+    def _make_objective(self) -> DiffusionObjective:
+        model, text_encoder = self.config.model, self.text_encoder if self.trains_text else None
+        schedule = NoiseSchedule(model.noise_scheduler)
+        return DiffusionObjective(self.unet, text_encoder, schedule, model.snr_gamma)
 
     def _to_device(self) -> None:
         """Moves the networks there; makes optimizer and average, wraps for several processes."""

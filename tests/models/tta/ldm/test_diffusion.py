@@ -7,7 +7,7 @@ import torch
 from diffusers.training_utils import compute_snr
 from torch import nn
 
-from config.model_schema import NoiseSchedulerConfig
+from config.schedule_schema import NoiseSchedulerConfig
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from config.load import load_config
-from config.model_schema import fault_of_steps
+from config.schedule_schema import fault_of_steps
 from config.schema import MelConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import load_vae, save_vae

@@ -64,6 +64,12 @@ def progress(items: Iterable | None = None, *, title: str, unit: str, **settings
     return tqdm(items, desc=title, unit=unit, file=STDERR, **look, **settings)
 
 
+def print_line(text: str) -> None:
+    """Prints a result to stdout, above the progress bar where that is on a terminal."""
+    with tqdm.external_write_mode(STDERR) if STDERR.terminal else contextlib.nullcontext():
+        print(text, flush=True)
+
+
 def write_line(text: str) -> None:
     """Writes a line to stderr, above the progress bar where there is one."""
     if STDERR.terminal:

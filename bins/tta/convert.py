@@ -193,7 +193,7 @@ def export_model(arguments: argparse.Namespace) -> None:
     name = arguments.vocoder or pipeline.settings.vocoder_of(folder)
     if arguments.vocoder is None and name == GRIFFIN_LIM:  # as inference does
         name = newest_vocoder(arguments.log_dir, pipeline.settings.mel)
-    print(f"vocoder: {name}")
+    print(f"model: {folder}\nvocoder: {name}")
     vocoder = load_vocoder(name, pipeline.settings.mel)
     title = arguments.push_to_hub or out.name
     export(pipeline, vocoder, model_card(pipeline, folder, title, arguments.license, vocoder), out)

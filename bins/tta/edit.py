@@ -115,12 +115,13 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
     from models.tta.ldm.pipeline import load_pipeline
     from models.tta.ldm.sampling import generate
     from utils.device import best_device
-    from utils.progress import progress, write_line
+    from utils.progress import print_line, progress, write_line
     from utils.run_folder import find_weights
 
     adapters = find_adapters(arguments.lora, "AUDIT")
     base = base_of(adapters, arguments.checkpoint_path)
     folder = find_weights(base, arguments.log_dir, "AUDIT")
+    print(f"model: {folder}", file=sys.stderr)
     settings, device = EditorSettings.read(folder), best_device(arguments.device)
     if arguments.list is None:
         prepared(jobs[0], arguments, settings, folder)  # its faults, before anything is loaded
@@ -152,7 +153,7 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
         for number, sound in enumerate(sounds):
             name = f"{job.name}_{number}" if job.name and number else job.name
             path = numbering.write(sound, sampling, made_by, settings.mel.sample_rate, name)
-            print(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}", flush=True)
+            print_line(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}")
             if sound.is_quiet:
                 write_line(f"warning: {path}: {sound.level:.0f} dB, hardly to be heard")
     if faults:

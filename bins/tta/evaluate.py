@@ -213,6 +213,7 @@ def rows_to_make(
     if arguments.vae is not None:
         folder = find_weights(arguments.vae, config.log_dir, "AutoencoderKL")
         name = arguments.vocoder or newest_vocoder(config.log_dir, mel)
+        print(f"VAE: {folder}, vocoder: {name}", file=sys.stderr)
         device = best_device(arguments.device)
         vocoder = load_vocoder(name, mel).to(device)
         rows |= vae_row(folder, vocoder, name, mel, triplets, made, device)
@@ -252,6 +253,7 @@ def text_to_audio(
     from utils.run_folder import find_weights
 
     folder, device = find_weights(run, log_dir, "AudioLDM"), best_device(arguments.device)
+    print(f"model: {folder}", file=sys.stderr)
     settings = PipelineSettings.read(folder)
     sampling_of(arguments, settings)  # before anything large is read
     name = arguments.vocoder or settings.vocoder_of(folder)

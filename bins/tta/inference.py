@@ -151,14 +151,13 @@ def read_prompts(text: str | None, text_file: str | None) -> list[str]:
 
 def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     """Makes every sound and writes it; sound k has the seed `--seed` + k."""
-    from tqdm import tqdm
-
     from models.tta.convert.published import find_model
     from models.tta.ldm.lora import base_of, find_adapters, hash_of
     from models.tta.ldm.outputs import Numbering
     from models.tta.ldm.pipeline import PipelineSettings, load_pipeline
     from models.tta.ldm.sampling import generate
     from utils.device import best_device
+    from utils.progress import print_line, progress, write_line
 
     judge = None
     if arguments.num_candidates > 1:
@@ -167,6 +166,7 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
         judge = find_judge(arguments.clap, best_device(arguments.device))
     adapters = find_adapters(arguments.lora, "AudioLDM")
     folder = find_model(base_of(adapters, arguments.checkpoint_path), arguments.log_dir)
+    print(f"model: {folder}", file=sys.stderr)
     settings = PipelineSettings.read(folder)
     source = read_source(arguments, settings)
     sampling = sampling_of(arguments, settings, source)
@@ -192,15 +192,15 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     }
     if adapters:
         made_by["lora"] = [adapter.receipt() for adapter in adapters]
-    progress = tqdm(total=len(jobs) // candidates, desc="generating", unit="sound")
+    bar = progress(total=len(jobs) // candidates, title="generating", unit="sound")
     for sound in sounds:
         judged = {} if judge is None else judge.receipt()
         path = numbering.write(sound, sampling, made_by | judged, settings.mel.sample_rate)
-        progress.write(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}")
+        print_line(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}")
         if sound.is_quiet:
-            print(f"warning: {path}: {sound.level:.0f} dB, hardly to be heard", file=sys.stderr)
-        progress.update()
-    progress.close()
+            write_line(f"warning: {path}: {sound.level:.0f} dB, hardly to be heard")
+        bar.update()
+    bar.close()
 
 
 def vocoder_of(

@@ -89,6 +89,7 @@ def check_the_vae(config: Config, arguments: argparse.Namespace) -> None:
     mel = config.preprocess.mel
     run = find_weights(arguments.check_vae, config.log_dir, "AutoencoderKL")
     vocoder = arguments.check_vocoder or newest_vocoder(config.log_dir, mel)
+    print(f"VAE: {run}, vocoder: {vocoder}", file=sys.stderr)
     chosen = named_values(arguments.weights, "--weights")
     ears, _ = find_ears(TAGGERS, chosen, EVALUATION, best_device(None))
     for dataset in config.dataset:

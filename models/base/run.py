@@ -24,12 +24,14 @@ from models.base.task import Sample, Task
 from models.base.tensorboard import TensorBoard
 from models.base.watch import Watch
 from modules.optimizer import learning_rate
+from processors.cache import content_key
 from processors.mel import check_mel_settings
 from processors.metadata import dataset_dir
 from utils.checkpoint import (
     Checkpoints,
     load_tensors,
     optimizer_tensors,
+    read_json,
     restore_optimizer,
     save_tensors,
     whole_folder,
@@ -82,6 +84,9 @@ class Run:
         if checkpoint:
             for name, optimizer in self.task.optimizers.items():
                 restore_optimizer(optimizer, load_tensors(checkpoint / f"adam_{name}.safetensors"))
+        self.records = self._records()
+        if checkpoint:
+            changes += self._changed_records(checkpoint)
         self._open_folder()
         if checkpoint:
             self.log.info("goes on from %s", checkpoint)
@@ -225,7 +230,23 @@ class Run:
             self.task.save_for_inference(folder)
 
     def _described(self) -> dict:
-        return described(self.config.to_dict(), step=self.step, **self.task.made_from)
+        return described(
+            self.config.to_dict(), step=self.step, records=self.records, **self.task.made_from
+        )
+
+    def _records(self) -> dict[str, str]:
+        """The number of records of each split, with a hash of them."""
+        splits = {"train": self.task.train_records, "valid": self.task.valid_records}
+        return {name: f"{len(all_of)} ({content_key(all_of)})" for name, all_of in splits.items()}
+
+    def _changed_records(self, checkpoint: Path) -> list[str]:
+        """What differs from those that the run learnt from before, as "key: old -> new"."""
+        before = read_json(checkpoint / "config.json")["made_with"].get("records", {})
+        return [
+            f"records in {split}: {before[split]} -> {now}"
+            for split, now in self.records.items()
+            if before.get(split, now) != now  # a run of before says nothing of them
+        ]
 
     def _keep_folder(self) -> None:
         """Makes the run's folder anew where it was renamed or removed while training."""

@@ -70,7 +70,7 @@ def test_outside_the_gap_every_sample_is_as_it_was(edit, tmp_path, rate, channel
     assert receipt["audio"] == str(audio)
 
 
-def test_an_edit_of_all_of_a_sound_with_its_receipt_and_picture(edit, tmp_path, capsys):
+def test_an_edit_of_all_of_a_sound_with_its_receipt_and_picture(edits, edit, tmp_path, capsys):
     audio = write(tmp_path / "a.wav", 11025, 2)
     scales = ("--text_guidance=2", "--source_guidance=1.5", "--seed=7", "--sampler=ddim")
     out = edit("--audio", audio, "--text", "Drop the dog", "--num_samples=2", *scales)
@@ -85,7 +85,9 @@ def test_an_edit_of_all_of_a_sound_with_its_receipt_and_picture(edit, tmp_path, 
     assert wanted.items() <= receipt.items()
     # Before, after and the difference of 50 frames and 16 bands, with two lines between.
     assert Image.open(out / "0001.png").size == (3 * 50, 3 * (3 * 16 + 2 * 2))
-    assert capsys.readouterr().out.count('"Drop the dog"') == 2
+    printed = capsys.readouterr()
+    assert printed.out.count('"Drop the dog"') == 2
+    assert printed.err.startswith(f"model: {edits}/runs/audit/final\nvocoder: ")
 
 
 def test_super_resolution_keeps_the_lower_band(edit, tmp_path):
@@ -158,7 +160,7 @@ def test_what_is_refused(refused, tmp_path, edits):
         (["--audio", audio, *told, "--seed", -1], "--seed: -1 must be >= 0"),
         (["--audio", audio, *told, "--num_steps", 1001], "--num_steps 1001 must be at most 1000"),
         (["--audio", audio, *told, "--checkpoint_path", edits / "runs/ldm"], "holds no AUDIT"),
-        (["--audio", audio, *told, "--log_dir", tmp_path], "no trained AUDIT there; to train one"),
+        (["--audio", audio, *told, "--log_dir", tmp_path], "no trained AUDIT there (where"),
         (["--list", tmp_path / "bad.csv"], "must name the columns audio,text"),
         (["--list", tmp_path / "half.csv"], "line 2: begin and end, in seconds, go together"),
         (["--list", tmp_path / "gone.csv"], "gone.csv: cannot be read as CSV"),

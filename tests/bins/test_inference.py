@@ -256,10 +256,15 @@ def test_a_run_in_progress_is_used_by_its_newest_checkpoint(trained, infer, tmp_
     assert receipt["checkpoint"] == str(run / "checkpoints/step-00000006")
 
 
-def test_the_newest_run_is_taken_and_its_final_weights(trained, infer, tmp_path):
+def test_the_newest_run_is_taken_and_its_final_weights(trained, infer, tmp_path, capsys):
     infer("--text", "rain")
     receipt = read_json(tmp_path / "out/0000.json")
     assert receipt["checkpoint"] == str(trained / "runs/ldm/final")
+    printed = capsys.readouterr()
+    assert printed.out == f'{tmp_path}/out/0000.wav  "rain"\n'
+    assert printed.err.startswith(f"model: {trained}/runs/ldm/final\nvocoder: griffin_lim\n")
+    assert "generating: 1 of 1" in printed.err  # in lines of its own, as there is no terminal
+    assert "\r" not in printed.err
 
 
 def test_the_shell_script_from_another_folder(trained, tmp_path):

@@ -70,8 +70,10 @@ def test_original_vocoder_and_griffin_lim_are_beside_each_other(place):
 def test_a_dry_run_tries_the_discriminators_and_writes_nothing(place, tmp_path):
     before, log = sorted(place.rglob("*")), tmp_path / "log"
     arguments = ["--config", place / "stage3.json", "--exp_name", "dry", "--dry_run"]
-    assert warm.run(log, *arguments, "model.loss.disc_start=50") == 0, log.read_text()
+    never = ("model.loss.disc_start=50", "train.max_steps=50")
+    assert warm.run(log, *arguments, *never) == 0, log.read_text()
     assert "d_loss" in log.read_text()
+    assert "the discriminators never take part: train.max_steps 50 is not above" in log.read_text()
     assert sorted(place.rglob("*")) == before
 
 
@@ -131,7 +133,8 @@ def test_inference_takes_the_newest_and_says_so(place, trained, tmp_path, monkey
     ):
         monkeypatch.setattr(sys, "argv", ["inference.py", "--text=a dog", *where, *more])
         inference.main()
-        assert f"vocoder: {name}\n" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"model: {trained}/runs/ldm/final\nvocoder: {name}\n" in said
     receipts = [read_json(tmp_path / f"out/000{number}.json") for number in (0, 1)]
     assert [r["vocoder"] for r in receipts] == [f"{logs}/vocoder/final", GRIFFIN_LIM]
     sounds = [(tmp_path / f"out/000{number}.wav").read_bytes() for number in (0, 1)]

@@ -115,9 +115,10 @@ def test_a_dry_run_without_stage_1_says_what_to_run(trained, tmp_path):
     log = tmp_path / "log"
     arguments = ["--config", trained / "stage2.json", f"log_dir={tmp_path}/none", "--dry_run"]
     assert warm.run(log, *arguments) == 2
-    assert "no trained AutoencoderKL there; to train one, run: sh egs/tta/autoencoderkl" in (
-        log.read_text()
-    )
+    said = log.read_text()
+    assert said.startswith(f"error: {tmp_path}/none: no trained AutoencoderKL there (")
+    advised = f"run_train.sh --config FILE log_dir={tmp_path}/none\n"
+    assert said.endswith(f"; to train one, run: sh egs/tta/autoencoderkl/{advised}")
 
 
 # ---------------------------------------------------------------- no surprises

@@ -167,7 +167,8 @@ def test_the_cache_goes_where_the_key_says(place, trained, arguments, tmp_path):
 
 def test_the_vae_that_was_taken_is_named(trained, tmp_path):
     log, runs = tmp_path / "log", trained / "runs"
-    arguments = ["--config", trained / "stage2.json", "--exp_name", "named", "train.max_steps=4"]
+    arguments = ["--config", trained / "stage2.json", "--exp_name", "named"]
+    arguments += ["model.text_encoder.max_tokens=3", "train.max_steps=4"]
     assert warm.run(log, *arguments) == 0, log.read_text()
     taken = read_json(runs / "named/final/config.json")["made_with"]["autoencoder"]
     log.unlink()
@@ -181,6 +182,7 @@ def test_the_vae_that_was_taken_is_named(trained, tmp_path):
     assert taken["folder"] == str((runs / "vae/final").resolve())
     assert len(taken["fingerprint"]) > 12
     assert f"takes the VAE in {taken['folder']}" in said
+    assert "captions are cut to 3 tokens (model.text_encoder.max_tokens), such as 'a" in said
 
 
 def test_a_discriminator_that_never_takes_part_is_named(place):

@@ -3,7 +3,7 @@ import io
 import pytest
 
 from utils import progress as module
-from utils.progress import progress, write_line
+from utils.progress import print_line, progress, write_line
 
 
 class Screen(io.StringIO):
@@ -40,6 +40,21 @@ def test_elsewhere_it_is_a_line_now_and_then(monkeypatch):
     assert lines[2].startswith("work: 500 of 500")
     assert lines[2].endswith("loss=0.5")
     assert len(lines) == 3
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_results_are_lines_of_their_own(monkeypatch, terminal):
+    screen = Screen(terminal)
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr("sys.stdout", screen)
+    with progress(total=2, title="work", unit="step"):
+        shown = len(screen.getvalue())
+        print_line("0000.wav")
+    cleared, printed, rest = screen.getvalue()[shown:].partition("0000.wav\n")
+    assert printed
+    assert "work" not in cleared
+    assert cleared.endswith("\r") == terminal
+    assert rest.count("work") == 1 + terminal  # on a terminal, the bar is drawn anew at once
 
 
 @pytest.mark.parametrize("terminal", [True, False])

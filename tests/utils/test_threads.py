@@ -57,12 +57,15 @@ def test_steps_that_became_slow_are_looked_into_once(two_threads, log, caplog, m
     assert len(caplog.messages) == 1
 
 
-def test_one_thread_is_not_watched(log, monkeypatch):
+@pytest.mark.parametrize(("device", "count"), [("cpu", 1), ("cuda", 2)])
+def test_one_thread_or_a_gpu_is_not_watched(two_threads, log, monkeypatch, device, count):
+    """On a GPU it is not the threads that do a step's work, however busy the machine is."""
     monkeypatch.setattr(threads, "slowdown", None)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    ThreadWatch(log, CPU).check(1.0)
-    torch.set_num_threads(before)
+    torch.set_num_threads(count)
+    watch = ThreadWatch(log, torch.device(device))
+    for seconds in (1.0, 5.0):
+        watch.check(seconds)
+    assert torch.get_num_threads() == count
 
 
 def test_measuring_keeps_the_number_of_threads(two_threads):

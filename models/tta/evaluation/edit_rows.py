@@ -20,6 +20,7 @@ from models.vocoders.check import reconstructed
 from models.vocoders.load import Vocoder
 from processors.mel import check_mel, mel_of_wav
 from utils.audio import read_wav, write_wav
+from utils.files import one_writer
 from utils.progress import progress
 
 STRENGTHS = (0.25, 0.5, 0.75)  # of SDEdit: the part of the noise that a source is given
@@ -99,13 +100,14 @@ def make_row(
     Args:
         make: number and triplet -> wav [T] at `rate` Hz.
     """
-    todo = [(n, t) for n, t in enumerate(triplets) if not (folder / f"{t.uid}.wav").is_file()]
-    for number, one in progress(todo, title=f"making {folder.name}", unit="sound"):
-        path = folder / f"{one.uid}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.part")
-        write_wav(unfinished, make(number, one), rate)
-        unfinished.replace(path)
+    with one_writer(folder):
+        todo = [(n, t) for n, t in enumerate(triplets) if not (folder / f"{t.uid}.wav").is_file()]
+        for number, one in progress(todo, title=f"making {folder.name}", unit="sound"):
+            path = folder / f"{one.uid}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(f".{path.name}.part")
+            write_wav(unfinished, make(number, one), rate)
+            unfinished.replace(path)
     return folder
 
 

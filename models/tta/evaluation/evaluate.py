@@ -21,6 +21,7 @@ from models.tta.evaluation.features import (
 from models.tta.evaluation.protocol import Protocol, list_hash, protocol_record
 from models.tta.evaluation.scores import Row, half_against_half, row_scores, shuffled
 from utils.errors import UserError
+from utils.progress import progress
 
 TOP = 3  # of the tagger's classes, shown for each clip
 NOTE = (
@@ -89,8 +90,8 @@ class Evaluation:
     # ------------------------------------------------------------ hearing
 
     def _inspect(self, name: str, clips: Sequence[Clip]) -> Audible:
-        with _progress(f"reading {name}", len(clips)) as progress:
-            return Audible(*inspect(clips, self.protocol, self.cache, progress.update))
+        with progress(total=len(clips), title=f"reading {name}", unit="clip") as bar:
+            return Audible(*inspect(clips, self.protocol, self.cache, bar.update))
 
     def _made(self, generated: Audible, references: Audible) -> dict[str, Audible]:
         """Silence, and noise at the references' level, as many and as long as the generated."""
@@ -108,9 +109,9 @@ class Evaluation:
 
     def _embed(self, ear: Ear, heard: Mapping[str, Audible]) -> dict[str, Features]:
         total = sum(len(audible.clips) for audible in heard.values())
-        with _progress(f"hearing, {ear.backbone.name}", total) as progress:
+        with progress(total=total, title=f"hearing, {ear.backbone.name}", unit="clip") as bar:
             return {
-                name: embed(ear, audible.clips, self.protocol, self.cache, progress.update)
+                name: embed(ear, audible.clips, self.protocol, self.cache, bar.update)
                 for name, audible in heard.items()
             }
 
@@ -272,9 +273,3 @@ def levels(facts: Sequence[Facts], kinds: Sequence[str | None], references: Audi
         apart = None if a is None or b is None else a - b
         found[kind] = {"number": len(ours), "generated": a, "reference": b, "difference": apart}
     return found
-
-
-def _progress(name: str, total: int):
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=name, unit="clip")

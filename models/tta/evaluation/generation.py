@@ -16,6 +16,7 @@ from models.vocoders.load import Vocoder
 from utils.audio import write_wav
 from utils.checkpoint import read_json, write_json
 from utils.errors import UserError
+from utils.files import one_writer
 from utils.progress import progress
 
 
@@ -45,24 +46,27 @@ def generate_missing(
     jobs = [(sampling.seed + k, clip) for k, clip in enumerate(references) if clip.captions]
     if not jobs:
         raise UserError("none of the references has a caption to make a sound of")
-    todo = [(seed, clip) for seed, clip in jobs if not _is_there(folder, clip, seed, told)]
-    bar = progress(total=len(jobs), initial=len(jobs) - len(todo), title="generating", unit="sound")
-    # Neighbours are made in batches; a gap begins a new one.
-    for _, group in itertools.groupby(enumerate(todo), lambda item: item[1][0] - item[0]):
-        run = [job for _, job in group]
-        settings = dataclasses.replace(sampling, seed=run[0][0])
-        texts = [clip.captions[0] for _, clip in run]
-        sounds = generate(pipeline, vocoder, texts, settings, batch_size)
-        for (seed, clip), sound in zip(run, sounds, strict=True):
-            path = folder / f"{clip.uid}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            receipt = {"uid": clip.uid, "text": sound.text, **told, "seed": seed}
-            write_json(path.with_name(f"{path.stem}.json"), receipt)
-            unfinished = path.with_name(f".{path.name}.part")
-            write_wav(unfinished, sound.wav, pipeline.settings.mel.sample_rate)
-            os.replace(unfinished, path)  # the sound comes last, and whole
-            bar.update()
-    bar.close()
+    with one_writer(folder):
+        todo = [(seed, clip) for seed, clip in jobs if not _is_there(folder, clip, seed, told)]
+        bar = progress(
+            total=len(jobs), initial=len(jobs) - len(todo), title="generating", unit="sound"
+        )
+        # Neighbours are made in batches; a gap begins a new one.
+        for _, group in itertools.groupby(enumerate(todo), lambda item: item[1][0] - item[0]):
+            run = [job for _, job in group]
+            settings = dataclasses.replace(sampling, seed=run[0][0])
+            texts = [clip.captions[0] for _, clip in run]
+            sounds = generate(pipeline, vocoder, texts, settings, batch_size)
+            for (seed, clip), sound in zip(run, sounds, strict=True):
+                path = folder / f"{clip.uid}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                receipt = {"uid": clip.uid, "text": sound.text, **told, "seed": seed}
+                write_json(path.with_name(f"{path.stem}.json"), receipt)
+                unfinished = path.with_name(f".{path.name}.part")
+                write_wav(unfinished, sound.wav, pipeline.settings.mel.sample_rate)
+                os.replace(unfinished, path)  # the sound comes last, and whole
+                bar.update()
+        bar.close()
 
 
 def _is_there(folder: Path, clip: Clip, seed: int, told: Mapping[str, object]) -> bool:

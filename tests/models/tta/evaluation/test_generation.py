@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from bins.tta import evaluate as command
 from models.tta.evaluation import generation
@@ -47,8 +48,11 @@ def run(monkeypatch, place, trained, *more):
     return place / "output" / "ldm_Tiny_test"
 
 
-def test_the_first_caption_of_each_clip_with_its_own_seed(place, trained, monkeypatch):
+def test_the_first_caption_of_each_clip_with_its_own_seed(place, trained, monkeypatch, capsys):
     made = run(monkeypatch, place, trained, "--seed=7", "--num_steps=3", "--batch_size=2")
+    said = capsys.readouterr().err
+    assert f"model: {trained}/runs/ldm/final\nvocoder: griffin_lim\n" in said
+    assert "\r" not in said  # without a terminal, progress is whole lines
     pipeline = load_pipeline(trained / "runs/ldm/final", "cpu")
     vocoder = load_vocoder("griffin_lim", tiny.MEL)
     sampling = pipeline.settings.sampling_with(num_steps=3)
@@ -73,6 +77,8 @@ def test_what_is_there_is_kept_and_what_is_missing_is_made_the_same(place, train
 
     def counted(pipeline, vocoder, texts, *settings):
         asked.extend(texts)
+        with pytest.raises(Timeout):  # a second program waits for this folder
+            FileLock(made / ".lock").acquire(timeout=0)
         return generate(pipeline, vocoder, texts, *settings)
 
     monkeypatch.setattr(generation, "generate", counted)

@@ -1,17 +1,17 @@
-"""The keys below `model.` and samplers: shapes of networks, losses and the noise schedule."""
+"""The keys below `model.`: shapes of networks and losses."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from config.schedule_schema import NoiseSchedulerConfig
 from config.typed_json import Count, NotNegative, Place, Positive, Whole, fixed, typed
 
 NormWidth = Annotated[int, Field(ge=32, multiple_of=32)]  # channels that group norms divide
 SmallNormWidth = Annotated[int, Field(ge=16, multiple_of=16)]
 Counts = Annotated[list[Count], Field(min_length=1)]
-Beta = Annotated[float, Field(gt=0, lt=1)]
 
 
 def norm_groups(channels: int) -> int:
@@ -126,6 +126,7 @@ class UNetConfig:
     linear_projections: bool = False
     odd_sizes: Literal["resize", "crop"] = "resize"
     patch_size: Count = 1
+    span_embedding: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_heads", "transformer_depth"):
@@ -184,28 +185,6 @@ class UNetConfig:
 
 
 @typed
-class NoiseSchedulerConfig:
-    """The keys of diffusers' schedulers, under their names there."""
-
-    num_train_timesteps: Annotated[int, Field(ge=2)]
-    beta_start: Beta
-    beta_end: Beta
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
-    prediction_type: Literal["epsilon", "v_prediction"]
-    clip_sample: Annotated[bool, fixed(False, "a latent has no bounds to be clipped to")]
-    steps_offset: Annotated[int, fixed(1, "samplers lay their steps to the schedule's last")]
-    set_alpha_to_one: bool
-    skip_prk_steps: Annotated[bool, fixed(True, "pndm starts without Runge-Kutta steps")]
-    timestep_spacing: Literal["trailing", "leading"] = "trailing"
-
-    def __post_init__(self) -> None:
-        if self.beta_start > self.beta_end:
-            raise ValueError(
-                f"beta_start {self.beta_start} must not exceed beta_end {self.beta_end}"
-            )
-
-
-@typed
 class SmallT5Config:
     vocab_size: Annotated[int, Field(ge=64)]
     d_model: Annotated[int, Field(ge=8)]
@@ -230,22 +209,6 @@ class TextEncoderConfig:
         return self.pretrained is None
 
 
-SamplerName = Literal["ddim", "dpm++", "pndm", "unipc"]
-SAMPLER_NAMES = get_args(SamplerName)
-
-
-def fault_of_steps(sampler: str, num_steps: int, timesteps: int) -> str | None:
-    """The rule that so many steps of a sampler break on a schedule of `timesteps`, or None."""
-    if num_steps > timesteps:
-        return f"must be at most {timesteps}, as trained"
-    # diffusers' steps of pndm are whole timesteps: rounded off often enough, they leave noise.
-    if sampler == "pndm" and num_steps > timesteps // 10 and timesteps % num_steps:
-        return (
-            f"must be at most {timesteps // 10}, or divide {timesteps}, where the sampler is pndm"
-        )
-    return None
-
-
 # ---------------------------------------------------------------- all of `model.`, by model_type
 
 
@@ -266,6 +229,12 @@ class VocoderModel:
 
 
 @typed
+class FlowMapConfig:
+    guidance_scale: Annotated[float, Field(ge=1)] | None
+    jump_every: Annotated[int, Field(ge=2)]
+
+
+@typed
 class AudioLDMModel:
     LATENTS_IN: ClassVar = 1  # that the U-Net reads: the noisy one
 
@@ -277,9 +246,27 @@ class AudioLDMModel:
     noise_scheduler: NoiseSchedulerConfig
     caption_dropout: Annotated[float, Field(ge=0, le=1)]
     snr_gamma: Positive | None
+    flow_map: FlowMapConfig | None
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether the text encoder learns with the U-Net; that of a flow map is its teacher's."""
+        return self.text_encoder.learns and self.flow_map is None
 
     def __post_init__(self) -> None:
         text, unet, channels = self.text_encoder, self.audioldm, self.latent[0]
+        flows = self.noise_scheduler.prediction_type == "flow_prediction"
+        if (self.flow_map is not None) != unet.span_embedding or (self.flow_map and not flows):
+            raise ValueError(
+                f"flow_map, audioldm.span_embedding {str(unet.span_embedding).lower()} and"
+                f" noise_scheduler.prediction_type {self.noise_scheduler.prediction_type} do not"
+                " fit: a flow map has all three, with true and flow_prediction"
+            )
+        if self.snr_gamma and flows:
+            raise ValueError(
+                f"snr_gamma {self.snr_gamma:g} must be null where noise_scheduler.prediction_type"
+                " is flow_prediction: there the draw of times weighs the loss"
+            )
         if [unet.in_channels, unet.out_channels] != [self.LATENTS_IN * channels, channels]:
             raise ValueError(
                 f"audioldm.in_channels {unet.in_channels} and audioldm.out_channels"

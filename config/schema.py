@@ -20,10 +20,9 @@ from config.model_schema import (
     AudioLDMModel,
     AUDITModel,
     AutoencoderKLModel,
-    SamplerName,
     VocoderModel,
-    fault_of_steps,
 )
+from config.schedule_schema import SamplerName
 from config.typed_json import Count, NotNegative, Place, Positive, Share, Text, Texts, Whole, typed
 
 
@@ -101,6 +100,13 @@ class AdamConfig:
 
 
 @typed
+class LoRAConfig:
+    rank: Count
+    alpha: Positive
+    target: Literal["attention", "all"]
+
+
+@typed
 class TrainConfig:
     random_seed: Annotated[int, Field(ge=0, lt=2**32)]
     batch_size: Count
@@ -116,6 +122,7 @@ class TrainConfig:
     compile: bool
     gradient_checkpointing: bool
     init_from: Place | None
+    lora: LoRAConfig | None
     num_workers: Whole
     save_summary_steps: Count
     valid_interval: Count
@@ -131,6 +138,8 @@ class TrainConfig:
                 f"gradient_accumulation_steps {self.gradient_accumulation_steps} must divide"
                 f" batch_size {self.batch_size}"
             )
+        if self.lora is not None and self.init_from is None:
+            raise ValueError("init_from null must name the model whose adapters lora trains")
 
 
 @typed
@@ -174,6 +183,13 @@ class Experiment:
                 raise ValueError(f"dataset {name!r} must be a plain folder name")
         if len(set(self.dataset)) != len(self.dataset):
             raise ValueError(f"dataset {self.dataset} must name each data set once")
+        if self.train.lora is not None and self.model_type not in ("AudioLDM", "AUDIT"):
+            raise ValueError("train.lora is for model_type AudioLDM and AUDIT: set it to null")
+
+    @property
+    def task(self) -> str:
+        """What there is to be trained, by its name in TASKS of bins/tta/train.py."""
+        return self.model_type
 
     def to_dict(self) -> dict:
         """Plain JSON values, from which `config_from_dict` makes the same config again."""
@@ -210,7 +226,7 @@ class AutoencoderKLExperiment(Experiment):
 class AudioLDMExperiment(Experiment):
     SHAPES: ClassVar = (
         *(*Experiment.SHAPES, "model.latent", "model.audioldm", "model.noise_scheduler"),
-        *("model.text_encoder.pretrained", "model.text_encoder.small"),
+        *("model.text_encoder.pretrained", "model.text_encoder.small", "train.lora"),
     )
 
     model_type: Literal["AudioLDM"]
@@ -228,10 +244,19 @@ class AudioLDMExperiment(Experiment):
                 f" {mel.n_mel} and preprocess.segment_frames {mel.segment_frames}, both divided by"
                 f" the VAE's downsampling: {fitting} where that is {factor}"
             )
-        schedule, steps = self.model.noise_scheduler, self.inference.num_steps
-        fault = fault_of_steps(self.inference.sampler, steps, schedule.num_train_timesteps)
-        if fault:
-            raise ValueError(f"inference.num_steps {steps} {fault}")
+        sampling = self.inference
+        if fault := self.model.noise_scheduler.fault_of(sampling.sampler, sampling.num_steps):
+            raise ValueError(f"inference.{fault}")
+        if self.model.flow_map and self.train.lora:
+            raise ValueError("train.lora must be null where model.flow_map makes a flow map")
+        if self.model.flow_map and not self.train.init_from:
+            raise ValueError(
+                "train.init_from null must name the run that a flow map is made of (model.flow_map)"
+            )
+
+    @property
+    def task(self) -> str:
+        return self.model_type if self.model.flow_map is None else f"{self.model_type} flow map"
 
 
 @typed

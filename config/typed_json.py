@@ -11,7 +11,7 @@ import functools
 import json
 import os
 from collections.abc import Iterator
-from typing import Annotated, dataclass_transform
+from typing import Annotated, dataclass_transform, get_args
 
 import pydantic.dataclasses
 from pydantic import (
@@ -153,8 +153,9 @@ def keys_of(cls: type) -> Iterator[tuple[str, ...]]:
     """The path of every key of a dataclass and of those in it."""
     for name, field in cls.__pydantic_fields__.items():
         yield (name,)
-        if dataclasses.is_dataclass(field.annotation):
-            yield from ((name, *inner) for inner in keys_of(field.annotation))
+        for kind in (field.annotation, *get_args(field.annotation)):  # X, or X | None
+            if dataclasses.is_dataclass(kind):
+                yield from ((name, *inner) for inner in keys_of(kind))
 
 
 def _nearest(cls: type, path: tuple) -> tuple[str, ...]:

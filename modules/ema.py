@@ -14,7 +14,7 @@ EVERY = 10  # steps from then on, of which the last one is averaged for all
 
 
 class EMA:
-    """Exponential moving average of a module's parameters, in float32 whatever their precision.
+    """Exponential moving average of the parameters of a module that learn, in float32.
 
     Step s (counted from 0) is averaged by d = min(decay, (1 + s) / (10 + s)):
 
@@ -31,7 +31,8 @@ class EMA:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.parameters = dict(module.named_parameters())
+        named = module.named_parameters()
+        self.parameters = {name: p for name, p in named if p.requires_grad}
         self.shadow = {
             name: parameter.detach().to(torch.float32, copy=True)
             for name, parameter in self.parameters.items()

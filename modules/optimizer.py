@@ -18,11 +18,12 @@ SMALLEST_SIDE = 16  # of a matrix that Muon takes; below, there is little to ort
 
 
 def make_optimizer(network: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
-    """What `train.optimizer` names: AdamW for all weights, or Muon for those that are matrices."""
+    """What `train.optimizer` names: AdamW, or Muon for those that are matrices, of what learns."""
+    learn = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if train.optimizer == "adamw":
-        return adamw(network.parameters(), train.adam)
+        return adamw(learn, train.adam)
     tables = [m.weight for m in network.modules() if isinstance(m, nn.Embedding)]
-    return Muon(network.parameters(), tables, train.adam)
+    return Muon(learn, tables, train.adam)
 
 
 def adamw(parameters: Iterable[nn.Parameter], adam: AdamConfig) -> torch.optim.AdamW:

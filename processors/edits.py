@@ -35,6 +35,12 @@ def load_edits(config: Config, split: str) -> list[dict]:
     return records
 
 
+def load_sounds(config: Config, split: str) -> list[dict]:
+    """As `load_split`; in place of an edit's record there are those of its input and its output."""
+    records = load_split(config, split, sounds_of)
+    return [{**record, "Uid": uid} for record in records for uid in sounds_of(record)]
+
+
 def is_edit(record: dict) -> bool:
     return "Instruction" in record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from config.model_schema import NoiseSchedulerConfig
+from config.schedule_schema import NoiseSchedulerConfig
 from models.tta.ldm.diffusion import NoiseSchedule
 
 MEAN, STD = 0.8, 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -21,6 +22,7 @@ from processors.stream import ClipStream
 from tests import tiny, warm
 from tests.compare import scalars
 from tests.reference import Stage1, Stage2, Text
+from tests.reference_flow_map import FlowMap
 
 TRAIN = {
     "valid_interval": 1000,
@@ -31,6 +33,13 @@ TRAIN = {
     "grad_clip": 1e6,
 }
 STILL = ("train.adam.lr=1e-30", "train.max_steps=1", "train.save_checkpoints_steps=1")
+FLOW_MAP = (
+    "model.noise_scheduler.prediction_type=flow_prediction",
+    "model.audioldm.span_embedding=true",
+    'model.flow_map={"guidance_scale": null, "jump_every": 2}',
+    "inference.sampler=euler",
+    "inference.guidance_scale=1",
+)
 STARTED = "still"  # a run of that name holds the weights that training begins with
 
 
@@ -185,6 +194,37 @@ def reference_2(root: Path, run: Path) -> Stage2:
     )
     stream = ClipStream(len(records), config["train"]["random_seed"])
     return Stage2(config, vae, unet, text, (mels, records), stream)
+
+
+def write_flow_start(root: Path) -> Path:
+    """<root>/flow, as <root>/start, but along a flow and guided by 2.5."""
+    shutil.copytree(root / "start", root / "flow")
+    settings = json.loads((root / "flow/pipeline.json").read_text())
+    settings["noise_scheduler"]["prediction_type"] = "flow_prediction"
+    settings["sampling"]["guidance_scale"] = 2.5
+    (root / "flow/pipeline.json").write_text(json.dumps(settings))
+    return root / "flow"
+
+
+def reference_flow_map(root: Path, run: Path) -> FlowMap:
+    """The plain implementation with the settings of `run`, at the weights of <root>/flow."""
+    config, (mels, records) = config_of(run), data_of(config_of(run))
+    vae = AutoencoderKL(tiny.load(root / "stage1.json").model.autoencoderkl)
+    vae.load_state_dict(load_file(root / "flow/vae/vae.safetensors"))
+    shape, weights = (
+        tiny.load(root / "stage2.json").model.audioldm,
+        load_file(root / "flow/unet.safetensors"),
+    )
+    teacher, unet = UNet(shape), UNet(dataclasses.replace(shape, span_embedding=True))
+    teacher.load_state_dict(weights)
+    unet.load_state_dict(weights, strict=False)
+    assert not unet.time_embedding.cond_proj.weight.any()
+    folder = str(root / "flow/text_encoder")
+    model = T5EncoderModel.from_pretrained(folder)
+    tokens = config["model"]["text_encoder"]["max_tokens"]
+    text = Text(model, AutoTokenizer.from_pretrained(folder), tokens, frozen=True)
+    stream = ClipStream(len(records), config["train"]["random_seed"])
+    return FlowMap(teacher, 2.5, 2, config, vae, unet, text, (mels, records), stream)
 
 
 def weights_2(reference: Stage2, tensors: list[torch.Tensor]) -> dict[str, torch.Tensor]:

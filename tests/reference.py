@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.special import expit, ndtri
 from torch import Tensor, nn
 
 SILENCE = math.log(1e-5)  # behind the end of a short mel
@@ -302,17 +303,26 @@ class Stage2:
         # app. I.1).
         count, steps = len(mel), len(self.alpha_bar)
         places = (torch.rand(1, generator=random) + torch.arange(count) / count) % 1
-        t = (places * steps).long()
+        kind = self.model["noise_scheduler"]["prediction_type"]
+        flow, velocity = kind == "flow_prediction", kind == "v_prediction"
+        if flow:  # logit-normal, Esser et al. 2024, arXiv:2403.03206, section 3.1
+            t = torch.from_numpy(steps * expit(ndtri(places.numpy()))).float()
+            seen["times"] = t.tolist()
+        else:
+            t = (places * steps).long()
         spread = torch.randn(mean.shape, generator=random)
         noise = torch.randn(mean.shape, generator=random)
         # The posterior is sampled anew at each step and scaled to unit deviation.
         x_0 = (mean + std * spread) / self.vae.latent_std
-        a = self.alpha_bar[t][:, None, None, None]
-        x_t = a.sqrt() * x_0 + (1 - a).sqrt() * noise  # Ho et al. 2020, eq. 4
+        if flow:  # Lipman et al. 2023, arXiv:2210.02747, eq. 22 and 23, time turned round
+            part = (t / steps).view(-1, 1, 1, 1)
+            x_t, target = x_0 + part * (noise - x_0), noise - x_0
+        else:
+            a = self.alpha_bar[t][:, None, None, None]
+            x_t = a.sqrt() * x_0 + (1 - a).sqrt() * noise  # Ho et al. 2020, eq. 4
+            # Ho et al. 2020, eq. 14, or v of Salimans & Ho 2022, arXiv:2202.00512, section 4.
+            target = a.sqrt() * noise - (1 - a).sqrt() * x_0 if velocity else noise
         predicted = self.unet(self.inputs(x_t), t, *self.text(captions))
-        velocity = self.model["noise_scheduler"]["prediction_type"] == "v_prediction"
-        # Ho et al. 2020, eq. 14, or v of Salimans & Ho 2022, arXiv:2202.00512, section 4.
-        target = a.sqrt() * noise - (1 - a).sqrt() * x_0 if velocity else noise
         errors = (predicted - target).square().mean((1, 2, 3))
         if self.model["snr_gamma"] is not None:
             # Hang et al. 2023, arXiv:2303.09556, section 3.4: the weight of x_0 is min(SNR, gamma);

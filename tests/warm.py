@@ -5,11 +5,16 @@ They can be killed like any process. Programs started the ordinary way are in te
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import runpy
+import shutil
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,3 +100,75 @@ def _train(log: Path, arguments: list[str], trap: Trap | None, environment: dict
     from utils.cli import run_main
 
     run_main(main)
+
+
+# ---------------------------------------------------------------- for shell scripts
+
+# A stand-in for Python whose programs of bins/ start at once, too.
+PYTHON = """#!{python} -IS
+import json, os, socket, sys
+
+if not sys.argv[1].startswith("bins/"):
+    os.execv("{python}", ["{python}", *sys.argv[1:]])
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect("{address}")
+    socket.send_fds(server, [b"!"], [0, 1, 2])
+    server.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode())
+    server.shutdown(socket.SHUT_WR)
+    sys.exit((server.recv(1) or b"\\1")[0])
+"""
+
+
+@contextmanager
+def python(folder: Path) -> Iterator[Path]:
+    """A folder that scripts take for a virtual environment, with that stand-in as its Python."""
+    address, program = folder / "socket", folder / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.write_text(PYTHON.format(python=sys.executable, address=address))
+    program.chmod(0o755)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen()
+        server = FORKS.Process(target=_serve, args=(listener,))
+        server.start()
+    try:
+        yield folder
+    finally:
+        server.terminate()
+        server.join()
+        shutil.rmtree(folder)
+
+
+def _serve(listener: socket.socket) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
+    if hasattr(os, "sched_setaffinity"):  # preprocessing starts a worker for each core
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    while True:
+        client, _ = listener.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            client.sendall(bytes([_run_program(client)]))
+            os._exit(0)
+        client.close()
+
+
+def _run_program(client: socket.socket) -> int:
+    """Runs what a stand-in was asked to; the exit status."""
+    _, descriptors, _, _ = socket.recv_fds(client, 1, 3)
+    for place, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, place)
+        os.close(descriptor)
+    with client.makefile("rb") as asked:
+        arguments, folder, environment = json.loads(asked.read())
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+    try:
+        runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
+    except SystemExit as ended:
+        return ended.code or 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0

@@ -22,6 +22,7 @@ WEIGHTS = {
     "AudioLDM": "unet.safetensors",
     "AUDIT": "editor.safetensors",
     "Vocoder": "vocoder.safetensors",
+    "LoRA": "adapter_model.safetensors",
 }
 VERSIONS_OF = ("torch", "transformers", "diffusers", "accelerate")
 START = ("model.autoencoder_path", "train.init_from")  # where a run's first weights come from
@@ -72,16 +73,19 @@ def check_same_model(checkpoint: Path, config: dict, shapes: Sequence[str]) -> l
     """
     path = checkpoint / "config.json"
     before, now = _flat(read_json(path)), _flat(config)
+    without = () if "train.lora.rank" in now else START  # adapters look for their base again
     changes = {
         key: f"{key}: {before.get(key)} -> {now.get(key)}"
-        + (" (without effect: a run goes on with its own weights)" if key in START else "")
+        + (" (without effect: a run goes on with its own weights)" if key in without else "")
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not key.startswith("made_with.")
     }
     below = tuple(f"{shape}." for shape in shapes)
-    # A key that the run did not know when it began says nothing of it.
+    # A key that the run did not know when it began says nothing of it; one below a null does.
     kept = [
-        change for key, change in changes.items() if f"{key}.".startswith(below) and key in before
+        change
+        for key, change in changes.items()
+        if f"{key}.".startswith(below) and {key, key.rpartition(".")[0]} & before.keys()
     ]
     if kept:
         raise UserError(
@@ -155,6 +159,11 @@ def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
             f" python bins/tta/convert.py import --from diffusers --to DIR {path}"
         )
     folder = weights_folder(place, model_type)
+    if folder is None and weights_folder(place, "LoRA"):
+        raise UserError(
+            f"{path}: holds adapters (LoRA), not a whole model: give them as --lora {path}, or make"
+            f" a whole one: python bins/tta/convert.py merge --lora {path} OUT_DIR"
+        )
     if folder is None:
         raise UserError(
             f"{path}: holds no {model_type} ({WEIGHTS[model_type]} in it, in final/ or in"

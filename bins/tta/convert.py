@@ -1,10 +1,11 @@
-"""Published weights in, ours out.
+"""Published weights in, ours out; and a whole model of one with its adapters.
 
     python bins/tta/convert.py import --from amphion --to DIR vae.pt audioldm.pt
     python bins/tta/convert.py import --from hifigan --to DIR config.json g_02500000
     python bins/tta/convert.py import --from diffusers --to DIR cvssp/audioldm2/vae
     python bins/tta/convert.py import --from audioldm --to DIR audioldm.ckpt
     python bins/tta/convert.py export --to diffusers --checkpoint_path RUN DIR
+    python bins/tta/convert.py merge --lora RUN DIR
 
 An import makes a folder that every command takes where it takes one of ours.
 """
@@ -37,7 +38,7 @@ def main() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # one for every file that it reads or writes
-    verbs = {"import": import_weights, "export": export_model}
+    verbs = {"import": import_weights, "export": export_model, "merge": merge_adapters}
     verbs[arguments.verb](arguments)
 
 
@@ -83,6 +84,19 @@ def parse() -> argparse.Namespace:
     go.add_argument("--license", default="other", help="of the weights, as mit or cc-by-4.0")
     go.add_argument("--push_to_hub", metavar="NAME", help="upload it as this model, owner/name")
     go.add_argument("out", metavar="OUT_DIR", help="the folder to make")
+
+    join = verbs.add_parser(
+        "merge", help="a model and adapters (LoRA) to one model", allow_abbrev=False
+    )
+    join.add_argument(
+        "--lora",
+        required=True,
+        action="append",
+        metavar="RUN[:WEIGHT]",
+        help="adapters, 1 times by default; may be given again",
+    )
+    join.add_argument("--checkpoint_path", help="their base; default: what they were trained on")
+    join.add_argument("out", metavar="OUT_DIR", help="the folder to make")
     return parser.parse_args([with_home(word) for word in sys.argv[1:]])
 
 
@@ -186,6 +200,20 @@ def export_model(arguments: argparse.Namespace) -> None:
     print(f"{out}: DiffusionPipeline.from_pretrained loads it, see {out / 'README.md'}")
     if arguments.push_to_hub:
         print(push(out, arguments.push_to_hub))
+
+
+def merge_adapters(arguments: argparse.Namespace) -> None:
+    """Writes a folder like a run's final/, in which the weights are those with the adapters."""
+    out = new_folder("OUT_DIR", arguments.out)
+    from models.tta.convert.merged import write_merged
+    from models.tta.ldm.lora import base_of, find_adapters
+    from utils.run_folder import find_weights
+
+    adapters = find_adapters(arguments.lora)
+    kind, base = adapters[0].settings.adapts, base_of(adapters, arguments.checkpoint_path)
+    write_merged(out, find_weights(base, "", kind), adapters)
+    command = {"AudioLDM": "audioldm/run_inference.sh", "AUDIT": "audit/run_edit.sh"}[kind]
+    print(f"{out}: sh egs/tta/{command} --checkpoint_path {out}")
 
 
 if __name__ == "__main__":

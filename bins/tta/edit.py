@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bins.tta.inference import Parser, in_utf8, vocoder_of
+from bins.tta.inference import Parser, add_lora_argument, in_utf8, vocoder_of
 from utils.cli import at_least_1, run_main
 from utils.errors import UserError
 
@@ -70,7 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num_samples", type=at_least_1, default=1, help="of each edit")
     parser.add_argument("--seed", type=int, help="of an edit's first sample, + 1 each; default: 0")
     parser.add_argument("--num_steps", type=int, help="sampling steps; default: the model's")
-    parser.add_argument("--sampler", help="ddim, dpm++, pndm or unipc; default: the model's")
+    parser.add_argument("--sampler", help="ddim, dpm++, euler, pndm or unipc; default: the model's")
     parser.add_argument("--text_guidance", type=float, help="1: none; default: the model's")
     parser.add_argument(
         "--source_guidance", type=float, help="1: none, more keeps more; default: the model's"
@@ -79,6 +79,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint_path", type=expanduser, help="an editor's run; default: the newest"
     )
+    add_lora_argument(parser)
     parser.add_argument(
         "--log_dir", type=expanduser, default="ckpts/tta", help="of the runs; default: %(default)s"
     )
@@ -109,28 +110,32 @@ def jobs_of(arguments: argparse.Namespace) -> list[Job]:
 def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
     """Makes every edit and writes it. What a list holds that cannot be edited is named and left."""
     from models.tta.editing.pipeline import Editor, EditorSettings
+    from models.tta.ldm.lora import base_of, find_adapters, hash_of
     from models.tta.ldm.outputs import Numbering
     from models.tta.ldm.pipeline import load_pipeline
     from models.tta.ldm.sampling import generate
-    from utils.checkpoint import file_hash
     from utils.device import best_device
     from utils.progress import print_line, progress, write_line
-    from utils.run_folder import WEIGHTS, find_weights
+    from utils.run_folder import find_weights
 
-    folder = find_weights(arguments.checkpoint_path, arguments.log_dir, "AUDIT")
+    adapters = find_adapters(arguments.lora, "AUDIT")
+    base = base_of(adapters, arguments.checkpoint_path)
+    folder = find_weights(base, arguments.log_dir, "AUDIT")
     print(f"model: {folder}", file=sys.stderr)
     settings, device = EditorSettings.read(folder), best_device(arguments.device)
     if arguments.list is None:
         prepared(jobs[0], arguments, settings, folder)  # its faults, before anything is loaded
     vocoder_name, vocoder = vocoder_of(arguments, settings, folder)
-    editor, vocoder = load_pipeline(folder, device, Editor), vocoder.to(device)
+    editor, vocoder = load_pipeline(folder, device, Editor, adapters), vocoder.to(device)
     numbering, faults = Numbering(Path(arguments.output_dir)), 0
     made_by = {
         "vocoder": vocoder_name,
         "checkpoint": str(folder),
-        "weights": file_hash(folder / WEIGHTS["AUDIT"])[:12],
+        "weights": hash_of(folder, "AUDIT"),
         "device": str(device),
     }
+    if adapters:
+        made_by["lora"] = [adapter.receipt() for adapter in adapters]
     to_do = [job for job in jobs if not (job.name and numbering.has(job.name))]
     for job in progress(to_do, title="editing", unit="edit"):
         for fault in editor.text_encoder.faults_of(job.text):

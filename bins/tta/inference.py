@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--duration", type=float, help="seconds; default: the training length")
     add_audio_arguments(parser)
-    parser.add_argument("--sampler", help="ddim, dpm++, pndm or unipc; default: the model's")
+    parser.add_argument("--sampler", help="ddim, dpm++, euler, pndm or unipc; default: the model's")
     parser.add_argument(
         "--vocoder",
         type=expanduser,
@@ -70,6 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint_path", type=expanduser, help="stage-2 run; default: the newest in --log_dir"
     )
+    add_lora_argument(parser)
     parser.add_argument(
         "--log_dir",
         type=expanduser,
@@ -106,6 +107,18 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_lora_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lora",
+        type=expanduser,
+        action="append",
+        default=[],
+        metavar="RUN[:WEIGHT]",
+        help="adapters to add, 1 times by default; may be given again. Without --checkpoint_path,"
+        " to the model that they were trained on",
+    )
+
+
 def in_utf8(text: str) -> str:
     """An argument's type: a text that a receipt can hold."""
     if text.encode("utf-8", "replace").decode() != text:
@@ -139,10 +152,10 @@ def read_prompts(text: str | None, text_file: str | None) -> list[str]:
 def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     """Makes every sound and writes it; sound k has the seed `--seed` + k."""
     from models.tta.convert.published import find_model
+    from models.tta.ldm.lora import base_of, find_adapters, hash_of
     from models.tta.ldm.outputs import Numbering
     from models.tta.ldm.pipeline import PipelineSettings, load_pipeline
     from models.tta.ldm.sampling import generate
-    from utils.checkpoint import file_hash
     from utils.device import best_device
     from utils.progress import print_line, progress, write_line
 
@@ -151,7 +164,8 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
         from models.tta.ldm.ranking import find_judge
 
         judge = find_judge(arguments.clap, best_device(arguments.device))
-    folder = find_model(arguments.checkpoint_path, arguments.log_dir)
+    adapters = find_adapters(arguments.lora, "AudioLDM")
+    folder = find_model(base_of(adapters, arguments.checkpoint_path), arguments.log_dir)
     print(f"model: {folder}", file=sys.stderr)
     settings = PipelineSettings.read(folder)
     source = read_source(arguments, settings)
@@ -159,7 +173,7 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     device = best_device(arguments.device)
     vocoder_name, vocoder = vocoder_of(arguments, settings, folder)
     vocoder = vocoder.to(device)
-    pipeline = load_pipeline(folder, device)
+    pipeline = load_pipeline(folder, device, adapters=adapters)
     for prompt in prompts:
         for fault in pipeline.text_encoder.faults_of(prompt):
             print(f"warning: {fault}", file=sys.stderr)
@@ -173,9 +187,11 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     made_by = {
         "vocoder": vocoder_name,
         "checkpoint": str(folder),
-        "weights": file_hash(folder / "unet.safetensors")[:12],
+        "weights": hash_of(folder, "AudioLDM"),
         "device": str(device),
     }
+    if adapters:
+        made_by["lora"] = [adapter.receipt() for adapter in adapters]
     bar = progress(total=len(jobs) // candidates, title="generating", unit="sound")
     for sound in sounds:
         judged = {} if judge is None else judge.receipt()

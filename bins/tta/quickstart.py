@@ -1,7 +1,8 @@
-"""What the quickstart made, heard by a classifier that was trained on the real clips alone.
+"""What the quickstart made, heard by networks that were trained on the real clips alone.
 
 python bins/tta/quickstart.py page      index.html and recognised.csv (run.sh ends with it)
 python bins/tta/quickstart.py samplers  how many sounds are recognised, by sampler and steps
+python bins/tta/quickstart.py edits     edits/index.html (run_edit.sh ends with it)
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import new_parser, parse_arguments, run_main
+from utils.cli import at_least_1, new_parser, parse_arguments, run_main
 
 if TYPE_CHECKING:  # heavy, and --help is at once
     from config.schema import Config
@@ -22,42 +23,77 @@ STEPS = (3, 5, 10, 15, 25, 50)
 
 def main() -> None:
     parser = new_parser(__doc__)
-    parser.add_argument("command", choices=("page", "samplers"))
+    commands = {"page": make_page, "samplers": compare_samplers, "edits": make_page_of_edits}
+    parser.add_argument("command", choices=commands)
     parser.add_argument("--output_dir", default="quickstart", help="default: %(default)s")
+    parser.add_argument("--num_steps", type=at_least_1, help="of SDEdit; default: 25")
     arguments = parse_arguments(parser)
     folder = Path(arguments.output_dir)
 
     from config.load import load_config
-    from utils.checkpoint import read_json
 
     places = [f"preprocess.processed_dir={folder}/data", f"log_dir={folder}/runs"]
-    config = load_config("egs/tta/quickstart/autoencoderkl.json", places)
-    advice = "; first run: sh egs/tta/quickstart/run.sh"
-    prompts = read_json(folder / "prompts.json", list, advice)
-    commands = {"page": make_page, "samplers": compare_samplers}
-    commands[arguments.command](config, folder, prompts)
+    name = "edits" if arguments.command == "edits" else "autoencoderkl"
+    config = load_config(f"egs/tta/quickstart/{name}.json", places)
+    commands[arguments.command](config, folder, arguments.num_steps)
 
 
-def make_page(config: Config, folder: Path, prompts: list[dict[str, str]]) -> None:
+def read_prompts(folder: Path) -> list[dict[str, str]]:
+    from utils.checkpoint import read_json
+
+    return read_json(folder / "prompts.json", list, "; first run: sh egs/tta/quickstart/run.sh")
+
+
+def read_seconds(folder: Path) -> dict[str, float]:
+    """Stages in the order they ran -> seconds."""
+    files = sorted((folder / "seconds").glob("*"))
+    return {path.name[2:]: float(path.read_text()) for path in files}
+
+
+def make_page(config: Config, folder: Path, _: int | None) -> None:
     from models.tta.evaluation.demo import page_of_sounds
 
-    files = sorted((folder / "seconds").glob("*"))
-    seconds = {path.name[2:]: float(path.read_text()) for path in files}
-    print(page_of_sounds(config, folder, prompts, seconds))
+    print(page_of_sounds(config, folder, read_prompts(folder), read_seconds(folder)))
 
 
-def compare_samplers(config: Config, folder: Path, prompts: list[dict[str, str]]) -> None:
-    from config.model_schema import SAMPLER_NAMES
+def compare_samplers(config: Config, folder: Path, _: int | None) -> None:
     from models.tta.evaluation import demo
     from models.tta.ldm.pipeline import load_pipeline
     from models.vocoders.load import load_vocoder
     from utils.run_folder import find_weights
     from utils.table import markdown_table
 
+    prompts = read_prompts(folder)
     pipeline = load_pipeline(find_weights(None, config.log_dir, "AudioLDM"), "cpu")
     vocoder = load_vocoder("griffin_lim", config.preprocess.mel)
-    rows = demo.compare_samplers(config, pipeline, vocoder, prompts, SAMPLER_NAMES, STEPS)
-    print(markdown_table(["steps", "seconds a sound", *SAMPLER_NAMES], list(rows)))
+    samplers = pipeline.settings.noise_scheduler.samplers
+    rows = demo.compare_samplers(config, pipeline, vocoder, prompts, samplers, STEPS)
+    print(markdown_table(["steps", "seconds a sound", *samplers], list(rows)))
+
+
+def make_page_of_edits(config: Config, folder: Path, num_steps: int | None) -> None:
+    """Makes what stands beside the edits, the targets through the VAE and SDEdit, and the page."""
+    import torch
+
+    from models.tta.evaluation.demo_edits import page_of_edits
+    from models.tta.evaluation.edit_rows import sdedit_rows, vae_row
+    from models.tta.evaluation.edits import read_triplets
+    from models.tta.ldm.pipeline import load_pipeline
+    from models.vocoders.load import load_vocoder, newest_vocoder
+    from utils.checkpoint import file_hash
+    from utils.run_folder import WEIGHTS, find_weights
+
+    here, mel = folder / "edits", config.preprocess.mel
+    made = here / "made"
+    triplets, _ = read_triplets(config.dataset[0], config, "test")
+    weights, vae = (find_weights(None, config.log_dir, m) for m in ("AudioLDM", "AutoencoderKL"))
+    pipeline, name = load_pipeline(weights, "cpu"), newest_vocoder(config.log_dir, mel)
+    sampling = pipeline.settings.sampling_with(num_steps=num_steps)
+    vocoder = load_vocoder(name, mel)
+    rows = vae_row(vae, vocoder, name, mel, triplets, made, torch.device("cpu"))
+    told = [name, file_hash(weights / WEIGHTS["AudioLDM"])]
+    rows |= sdedit_rows(pipeline, vocoder, told, sampling, triplets, made)
+    print(page_of_edits(config, here, rows, read_seconds(here)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Trains the model that the config is of; the same command again resumes.
 
-sh egs/tta/{autoencoderkl,audioldm,audit,vocoder}/run_train.sh
+sh egs/tta/{autoencoderkl,audioldm,audit,vocoder}/run_train.sh, egs/tta/audioldm/run_distil.sh
 """
 
 from __future__ import annotations
@@ -25,12 +25,18 @@ if TYPE_CHECKING:  # imports of seconds, which --help does without
     from models.base.run import Listener, Run
     from models.base.task import Task
 
-# What each model_type brings to the loop (models/base/task.py), imported when it is needed.
+# What each kind of training brings to the loop (models/base/task.py), imported when it is needed.
 TASKS = {
     "AutoencoderKL": "models.tta.autoencoder.training:AutoencoderTraining",
     "AudioLDM": "models.tta.ldm.training:AudioLDMTraining",
     "AUDIT": "models.tta.editing.training:AUDITTraining",
     "Vocoder": "models.vocoders.training:VocoderTraining",
+    "AudioLDM flow map": "models.tta.ldm.distil:Distillation",
+    "AUDIT flow map": "models.tta.editing.distil:EditorDistillation",
+}
+ADAPTER_TASKS = {  # and those where train.lora asks for adapters
+    "AudioLDM": "models.tta.lora_training:AudioLDMLoRATraining",
+    "AUDIT": "models.tta.lora_training:AUDITLoRATraining",
 }
 
 
@@ -48,7 +54,7 @@ def main() -> None:
     from utils.run_folder import finished_at, run_folder
 
     config = load_config(arguments.config, arguments.overrides)
-    if config.model_type not in TASKS:
+    if config.task not in TASKS:
         raise UserError(f"{arguments.config}: model_type {config.model_type} is nothing to train")
     exp_name = arguments.exp_name
     if exp_name is None:
@@ -89,7 +95,8 @@ def make_task(config: Config, accelerator: Accelerator, checkpoint: Path | None)
 
     train, rank, world_size = config.train, accelerator.process_index, accelerator.num_processes
     share = Share(train.batch_size, train.gradient_accumulation_steps, rank, world_size)
-    return pkgutil.resolve_name(TASKS[config.model_type])(config, accelerator, share, checkpoint)
+    tasks = TASKS if train.lora is None else ADAPTER_TASKS
+    return pkgutil.resolve_name(tasks[config.task])(config, accelerator, share, checkpoint)
 
 
 def make_listener(config: Config) -> Listener | None:

@@ -8,7 +8,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
 from accelerate.utils import broadcast_object_list, set_seed
 from tqdm import tqdm
 
@@ -17,7 +16,7 @@ from models.base.accelerator import make_accelerator
 from models.base.clock import Clock
 from models.base.log import open_log
 from models.base.metrics import Metrics, shown
-from models.base.run import TaskMaker, check_mels
+from models.base.run import TaskMaker, check_mels, count
 from models.base.watch import Watch
 from utils.device import peak_memory, synchronise
 from utils.table import text_table
@@ -96,8 +95,3 @@ class DryRun:
             *(("note", note) for note in self.task.notes),
             ("written", "nothing"),
         ]
-
-
-def count(module: torch.nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -116,7 +116,7 @@ class Run:
     def _start(self, exp_name: str) -> None:
         """Says what is about to happen; starts what watches the run, and the clock."""
         accelerator, begins = self.accelerator, "resumes at" if self.step else "from"
-        size = sum(p.numel() for m in self.task.trainable.values() for p in m.parameters()) / 1e6
+        size = sum(count(network) for network in self.task.trainable.values()) / 1e6
         self.log.info(
             f"{self.folder}: {self.config.model_type}, {size:.1f} M parameters, on"
             f" {accelerator.device}, {accelerator.mixed_precision}, {accelerator.num_processes}"
@@ -293,3 +293,8 @@ def check_mels(config: Config) -> None:
     """Raises UserError unless the mels of all data sets are those of the config."""
     for dataset in config.dataset:
         check_mel_settings(dataset_dir(config, dataset), config.preprocess.mel)
+
+
+def count(module: torch.nn.Module) -> int:
+    """Number of parameters that learn."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

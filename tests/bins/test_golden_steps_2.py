@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
-from tests import golden
+from tests import golden, warm
 
 STEPS = 3
 VELOCITY = "model.noise_scheduler.prediction_type=v_prediction"
+FLOW = "model.noise_scheduler.prediction_type=flow_prediction"
 FROZEN = "model.text_encoder.pretrained={place}/t5"
 HALF_DROPPED = "model.caption_dropout=0.5"
 
@@ -38,6 +40,10 @@ CASES = {
     ),
     "velocity, min-SNR, a frozen text encoder": Case(
         (VELOCITY, "model.snr_gamma=2", FROZEN), lambda r: min(every(r, "weights")) < 0.9
+    ),
+    "flow, half the captions dropped": Case(
+        (FLOW, HALF_DROPPED),
+        lambda r: max(every(r, "times")) - min(every(r, "times")) > 300,
     ),
     "another schedule of noise": Case(
         ("model.noise_scheduler.beta_schedule=linear",), lambda r: r.alpha_bar[0] > 0.999
@@ -95,6 +101,33 @@ def test_steps_are_those_of_the_papers(place, name):
     assert found.keys() - expected.keys() <= {"text_encoder.model.encoder.embed_tokens.weight"}
     golden.assert_reached(found, expected, began)
     golden.assert_curves(run, reference.seen)
+
+
+def test_steps_of_a_flow_map_also_resumed_by_two_processes(place):
+    """Two steps by one process, and two more of the same run by two."""
+    flow, log = golden.write_flow_start(place), place / "flow map.log"
+    settings = [*golden.FLOW_MAP, f"train.init_from={flow}", HALF_DROPPED]
+    settings += ["train.save_checkpoints_steps=2", "train.valid_interval=2", "train.random_seed=3"]
+    run = golden.train(place, 2, "flow map", *settings, "train.max_steps=2")
+    reference = golden.reference_flow_map(place, run)
+    began = golden.weights_2(reference, reference.adam.parameters)
+    arguments = ["--config", f"{place}/stage2.json", "--exp_name", "flow map", *settings]
+    assert warm.run_together(log, 2, *arguments, "train.max_steps=4") == [0, 0], log.read_text()
+    for step in range(4):
+        reference.step(step)
+    assert {0.0, 1.0, 1 / 32} <= {round(length, 6) for length in every(reference, "lengths")}
+    expected = golden.weights_2(reference, reference.adam.parameters)
+    golden.assert_reached(golden.learnt_2(run, 4), expected, began)
+    golden.assert_curves(run, reference.seen)
+    averaged = golden.weights_2(reference, reference.average.shadow)
+    found = golden.for_inference_2(run, 4)
+    golden.assert_reached({name: found[name] for name in averaged}, averaged, began)
+    # It says what it is of, and refuses to go on with another teacher.
+    log = place / "changed.log"
+    weights = load_file(flow / "unet.safetensors")
+    save_file({n: 2 * t for n, t in weights.items()}, flow / "unet.safetensors")
+    assert warm.run(log, *arguments, "train.max_steps=6") == 2
+    assert "its weights are not those that this run began with" in log.read_text()
 
 
 @pytest.mark.parametrize("changes", [(), (FROZEN,)], ids=["learns", "frozen"])

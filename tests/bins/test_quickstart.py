@@ -1,37 +1,55 @@
-"""The README's first command, end to end, with little of everything."""
+"""The quickstart's commands, end to end, with little of everything."""
 
 import csv
 import json
+import re
 import subprocess
-import sys
+from urllib.parse import unquote
 
 import pytest
 
-from tests import tiny
+from tests import tiny, warm
 
-SCRIPT = tiny.ROOT / "egs/tta/quickstart/run.sh"
+SCRIPTS = tiny.ROOT / "egs/tta/quickstart"
 LITTLE = ["--clips_per_kind", "10", "--prompts_per_kind=1", "--num_steps", "2"]
 # Two steps of each stage, and nothing on the way but what comes at the end.
 SHORT = ["train.max_steps=2", "train.batch_size=4", "train.valid_clips=4"]
 SHORT += ["train.sample_interval=99"]
+TASKS = ("add", "drop", "replace", "inpaint", "super_resolution")
+FEW = [f"edits.{split}.{task}=1" for split in ("train", "valid", "test") for task in TASKS]
 
 
-def quickstart(cwd, *arguments):
-    return subprocess.run(
-        ["sh", SCRIPT, *arguments],
-        cwd=cwd,
-        env=tiny.environment(VIRTUAL_ENV=sys.prefix),
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    with warm.python(tmp_path_factory.mktemp("python") / "env") as environment:
+        for file in tiny.ROOT.glob("*requirements.txt"):  # set-up finds them installed
+            (environment / f"arion-{file.name}").write_bytes(file.read_bytes())
+
+        def run(cwd, *arguments, script="run.sh"):
+            return subprocess.run(
+                ["sh", SCRIPTS / script, *arguments],
+                cwd=cwd,
+                env=tiny.environment(VIRTUAL_ENV=str(environment)),
+                capture_output=True,
+                text=True,
+            )
+
+        yield run
 
 
-def test_sounds_from_nothing(tmp_path):
-    done = quickstart(tmp_path, *LITTLE, "--output_dir", "my first", *SHORT)
+@pytest.fixture(scope="module")
+def first(quickstart, tmp_path_factory):
+    """A folder with a quickstart in it, and what its command said."""
+    here = tmp_path_factory.mktemp("quickstart")
+    done = quickstart(here, *LITTLE, "--output_dir", "my first", *SHORT)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "of 10 sounds recognised as what was asked for" in done.stdout
-    folder = tmp_path / "my first"
-    assert [path.name for path in tmp_path.iterdir()] == ["my first"]
+    return here / "my first", done.stdout
+
+
+def test_sounds_from_nothing(first):
+    folder, said = first
+    assert "of 10 sounds recognised as what was asked for" in said
+    assert [path.name for path in folder.parent.iterdir()] == ["my first"]
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert all(f"{number:04d}.wav" in page for number in range(10))
     with (folder / "recognised.csv").open(newline="", encoding="utf-8") as file:
@@ -48,6 +66,38 @@ def test_sounds_from_nothing(tmp_path):
         assert (config["train"]["max_steps"], config["made_with"]["step"]) == (2, 2)
 
 
+def test_edits_after_it(quickstart, first):
+    folder, _ = first
+    arguments = ("--output_dir", folder, "--num_steps=1", *FEW, "edits.train.keep=0", *SHORT)
+    done = quickstart(folder, *arguments, script="run_edit.sh")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "of 5 edits followed, and the rest kept" in done.stdout
+    records = json.loads((folder / "data" / "DemoEdits" / "test.json").read_text())
+    assert [record["Task"] for record in records] == list(TASKS)
+    rows = ["edited", "VAE + vocoder", "SDEdit 0.25", "SDEdit 0.5", "SDEdit 0.75"]
+    page = (folder / "edits" / "index.html").read_text(encoding="utf-8")
+    assert all(f'<th scope="row">{row}</th>' in page for row in [*rows, "input", "target"])
+    files = re.findall(r'src="([^"]+)"', page)
+    assert len(files) == 2 * 3 * len(TASKS)
+    assert all((folder / "edits" / unquote(file)).is_file() for file in files)
+    assert "making triplets" in page
+    assert "training the editor" in page
+    receipt = json.loads((folder / "edits/sounds/test_drop_000000.json").read_text())
+    assert (receipt["num_steps"], receipt["text"]) == (1, records[1]["Instruction"])
+    config = json.loads((folder / "runs/quickstart_audit/final/config.json").read_text())
+    assert config["model_type"] == "AUDIT"
+    assert config["made_with"]["step"] == 2
+
+
+def test_edits_need_a_quickstart_first(quickstart, tmp_path):
+    done = quickstart(tmp_path, "--output_dir=x", script="run_edit.sh")
+    assert (done.returncode, done.stderr.strip()) == (
+        2,
+        f"error: {tmp_path}/x: no quickstart has ended there; first run:"
+        " sh egs/tta/quickstart/run.sh",
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -56,12 +106,17 @@ def test_sounds_from_nothing(tmp_path):
         (["--clips_per_kind=3"], "error: --clips_per_kind 3 must be from 10 to 1000"),
     ],
 )
-def test_options_that_cannot_be(tmp_path, arguments, message):
+def test_options_that_cannot_be(quickstart, tmp_path, arguments, message):
     done = quickstart(tmp_path, "--output_dir=x", *arguments)
     assert (done.returncode, done.stderr.strip()) == (2, message)
 
 
-def test_help_names_every_option(tmp_path):
-    text = quickstart(tmp_path, "--help").stdout
-    for option in ("--output_dir", "--clips_per_kind", "--prompts_per_kind", "--num_steps"):
-        assert option in text
+@pytest.mark.parametrize("script", ["run.sh", "run_edit.sh"])
+def test_help_names_every_option(quickstart, tmp_path, script):
+    text = quickstart(tmp_path, "--help", script=script).stdout
+    options = re.search('options="(.*)"', (SCRIPTS / script).read_text())[1].split()
+    assert len(options) >= 2
+    assert all(option in text for option in options)
+    assert f"sh egs/tta/quickstart/{script} [options]" in text
+    done = quickstart(tmp_path, "--output", script=script)
+    assert f"see: sh egs/tta/quickstart/{script} --help" in done.stderr

@@ -52,8 +52,10 @@ def test_every_shipped_config_is_valid_and_comes_back_from_json(path):
 def test_there_are_shipped_configs_for_both_stages_of_each_latent():
     stage_1 = {path.name for path in SHIPPED if path.parent.name == "autoencoderkl"}
     stage_2 = {path.name for path in SHIPPED if path.parent.name == "audioldm"}
-    # Learning from sounds alone is for the latents of exp_config_audioldm_vae.json, too.
-    assert stage_1 == stage_2 - {"exp_config_clap.json"}
+    # Learning from sounds alone is for the latents of exp_config_audioldm_vae.json, too; adapters
+    # and flow maps are for those of what they are made of.
+    made_of = ("exp_config_clap", "exp_config_lora", "exp_config_distil")
+    assert stage_1 == {name for name in stage_2 if not name.startswith(made_of)}
     assert "exp_config.json" in stage_1
     for name in stage_1:
         vae = load_config(tiny.ROOT / "egs/tta/autoencoderkl" / name)
@@ -118,6 +120,9 @@ def test_every_key_has_its_default_in_a_documented_file():
 
 def test_settings_that_do_not_go_together(tmp_path):
     stage_1, stage_2, stage_4 = (tiny.write_config(tmp_path, stage) for stage in (1, 2, 4))
+    (tmp_path / "started").mkdir()
+    vae, ldm = (tiny.write_config(tmp_path / "started", n, init_from="there") for n in (1, 2))
+    lora = 'lora={"rank": 2, "alpha": 1, "target": "all"}'
     for path, override, message in [
         (stage_1, "train.gradient_accumulation_steps=3", "3 must divide batch_size 4"),
         (stage_1, "model.caption_dropout=0.1", "a key of model_type AudioLDM, not of Autoencoder"),
@@ -125,6 +130,19 @@ def test_settings_that_do_not_go_together(tmp_path):
         (stage_1, "model_type=AudioLDM", "a key of model_type AutoencoderKL, not of AudioLDM"),
         (stage_2, "model.audioldm=null", "model.audioldm: must be an object, not None"),
         (stage_1, "train.gradient_checkpointing=true", "is for model_type AudioLDM"),
+        (vae, f"train.{lora}", "train.lora is for model_type AudioLDM and AUDIT: set it to null"),
+        (stage_2, f"train.{lora}", "train: init_from null must name the model whose adapters"),
+        (ldm, f"train.{lora.replace('2', '0')}", "train.lora.rank: 0 must be >= 1"),
+        (
+            ldm,
+            f"train.{lora.replace('rank', 'ranc')}",
+            "ranc: no such key; nearest: train.lora.rank",
+        ),
+        (
+            ldm,
+            f"train.{lora.replace('all', 'none')}",
+            "target: 'none' must be 'attention' or 'all'",
+        ),
         (stage_1, "model.autoencoderkl.ch=40", "ch: must be a multiple of 16, not 40"),
         (stage_1, "model.autoencoderkl.ch_mult=[]", "ch_mult: [] must have at least 1 item"),
         (stage_1, "model.autoencoderkl.in_channels=2", "2 must be 1: a mel has one channel"),

@@ -31,6 +31,7 @@ from processors.dataset import (
     read_segment,
     training_batches,
 )
+from processors.edits import load_sounds
 from processors.mel import check_mel
 from processors.metadata import mel_path
 from processors.stream import ClipStream, Share
@@ -58,7 +59,7 @@ class AutoencoderTraining(LatentTask):
     ) -> None:
         """`checkpoint` is the folder to go on from; None starts anew."""
         super().__init__(config, accelerator, share)
-        # Several captions of a clip are one clip here.
+        # Several captions of a clip, and several edits of a sound, are one clip here.
         self.train_records = distinct_clips(self.train_records)
         self.valid_records = distinct_clips(self.valid_records)
         self.vae = AutoencoderKL(config.model.autoencoderkl)
@@ -78,6 +79,9 @@ class AutoencoderTraining(LatentTask):
             )
         self.joint_step = loss.disc_start if loss.disc_factor else 0
         self._to_device()
+
+    def load_records(self, split: str) -> list[dict]:
+        return load_sounds(self.config, split)
 
     def _to_device(self) -> None:
         """Moves the networks there; makes optimizers, and wraps for several processes."""

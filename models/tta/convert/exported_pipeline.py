@@ -17,14 +17,17 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+import numpy as np
 import torch
 from diffusers import (
     AudioPipelineOutput,
     AutoencoderKL,
     DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
     SchedulerMixin,
     UNet2DConditionModel,
 )
+from diffusers.models.embeddings import get_timestep_embedding
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from models.vocoders.griffin_lim import GriffinLim  # beside this file, in an export
@@ -95,7 +98,11 @@ class TextToAudioPipeline(DiffusionPipeline):
             samples = round(audio_length_in_s * mel["sample_rate"])
         if guidance_scale is None:
             guidance_scale = defaults["guidance_scale"]
-        self.scheduler.set_timesteps(num_inference_steps or defaults["num_inference_steps"])
+        steps = num_inference_steps or defaults["num_inference_steps"]
+        if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):  # steps of equal length
+            self.scheduler.set_timesteps(sigmas=np.linspace(1, 0, steps, endpoint=False))
+        else:
+            self.scheduler.set_timesteps(steps)
         if hasattr(self.scheduler, "set_begin_index"):  # two steps may round to one timestep
             self.scheduler.set_begin_index(0)
 
@@ -115,7 +122,8 @@ class TextToAudioPipeline(DiffusionPipeline):
         shape = (self.vae.config.latent_channels, n_mel // factor, -(-frames // factor))
         generators = generator if isinstance(generator, list) else [generator] * count
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-        return noise.to(self.unet.device, self.unet.dtype) * self.scheduler.init_noise_sigma
+        noise = noise.to(self.unet.device, self.unet.dtype)
+        return noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
 
     def _denoise(
         self, latent: torch.Tensor, prompts: list[str], negative: str, guidance: float
@@ -124,8 +132,9 @@ class TextToAudioPipeline(DiffusionPipeline):
         text, mask = self._encode([*prompts, *([negative] * len(prompts))] if guided else prompts)
         for timestep in self.progress_bar(self.scheduler.timesteps):
             inputs = torch.cat([latent, latent]) if guided else latent
-            inputs = self.scheduler.scale_model_input(inputs, timestep)
-            prediction = self._predict(inputs, timestep.to(latent.device), text, mask)
+            if hasattr(self.scheduler, "scale_model_input"):
+                inputs = self.scheduler.scale_model_input(inputs, timestep)
+            prediction = self._predict(inputs, timestep, text, mask)
             if guided:  # classifier-free guidance (arXiv:2207.12598, eq. 6)
                 prompted, empty = prediction.chunk(2)
                 prediction = empty + guidance * (prompted - empty)
@@ -140,8 +149,29 @@ class TextToAudioPipeline(DiffusionPipeline):
         height, width = latent.shape[2:]
         patches = torch.nn.functional.pad(latent, (0, -width % size, 0, -height % size))
         patches = torch.nn.functional.pixel_unshuffle(patches, size)
-        predicted = self.unet(patches, timestep, text, encoder_attention_mask=mask).sample
+        timestep = timestep.to(latent.device)
+        predicted = self.unet(
+            patches,
+            timestep,
+            text,
+            timestep_cond=self._span_embedding(timestep, len(latent)),
+            encoder_attention_mask=mask,
+        ).sample
         return torch.nn.functional.pixel_shuffle(predicted, size)[:, :, :height, :width]
+
+    def _span_embedding(self, timestep: torch.Tensor, count: int) -> torch.Tensor | None:
+        """Sinusoids of a step's length [B, D], where the U-Net is a flow map."""
+        width, span = self.unet.config.time_cond_proj_dim, torch.zeros(())
+        if width is None:
+            return None
+        if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
+            place = int((self.scheduler.timesteps == timestep.cpu()).nonzero())
+            end = self.scheduler.sigmas[place + 1] * self.scheduler.config.num_train_timesteps
+            span = timestep.cpu() - end
+        embedding = get_timestep_embedding(
+            span.expand(count), width, flip_sin_to_cos=True, downscale_freq_shift=0
+        )
+        return embedding.to(timestep.device, self.unet.dtype)
 
     def _encode(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """T5 states [B, L, D] and mask [B, L]; a text's last token is its end, then come pads."""

@@ -29,7 +29,7 @@ from models.tta.convert.shapes import (
     vae_shape,
 )
 from models.tta.ldm.pipeline import PipelineSettings, text_encoder_class
-from models.tta.ldm.sampling import LEADING, SAMPLERS
+from models.tta.ldm.sampling import FLOW_SAMPLERS, LEADING, SAMPLERS
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.hifigan import make_hifigan
@@ -225,6 +225,8 @@ def _take_pipeline_settings(found: Imported, index: dict, folder: Path) -> None:
     }
     data["noise_scheduler"] |= {n: scheduler[n] for n in of_schedule if n in scheduler}
     data["noise_scheduler"]["timestep_spacing"] = "trailing"
+    if scheduler.get("_class_name") == FLOW_SAMPLERS["euler"][0]:
+        data["noise_scheduler"]["prediction_type"] = "flow_prediction"
     if scheduler.get("_class_name") in LEADING.values():
         if (spacing := _spacing(scheduler)) is None:
             found.notes.append(
@@ -259,7 +261,7 @@ def _spacing(scheduler: dict) -> str | None:
 def _sampler_of(scheduler: dict) -> str | None:
     """The sampler with all settings of a scheduler_config.json, else the one of its class."""
     kind = {"DDIMScheduler": "ddim"}.get(scheduler.get("_class_name"))
-    for name, (class_name, settings) in SAMPLERS.items():
+    for name, (class_name, settings) in [*SAMPLERS.items(), *FLOW_SAMPLERS.items()]:
         if scheduler.get("_class_name") == class_name:
             kind = kind or name
             if settings.items() <= scheduler.items():

@@ -58,6 +58,7 @@ def unet_shape(tensors: dict[str, Tensor], num_heads: int | list[int], source: P
             transformer_depth=depths[0] if len(set(depths)) == 1 else depths,
             context_dim=text_dim if projected is None else None,
             class_embed_dim=None if projected is None else projected.shape[1],
+            span_embedding="time_embedding.cond_proj.weight" in tensors,
             linear_projections=tensors[f"{middle}.proj_in.weight"].dim() == 2,
         )
 
@@ -132,6 +133,8 @@ def unet_settings(shape: UNetConfig) -> dict:
         # Its own width where it attends to the map, as it does without a text there.
         "cross_attention_dim": widths if with_time else shape.context_dim,
         "class_embed_type": "simple_projection" if with_time else None,
+        # Of what is added to the time's sinusoids: here as many of a step's length.
+        "time_cond_proj_dim": shape.model_channels if shape.span_embedding else None,
         "projection_class_embeddings_input_dim": shape.class_embed_dim,
         "class_embeddings_concat": with_time,
         "use_linear_projection": shape.linear_projections,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from models.tta.convert import exported_pipeline, exported_vocos
 from models.tta.convert.exported_vocos import ExportedVocos
 from models.tta.convert.shapes import unet_settings, vae_settings
-from models.tta.ldm.pipeline import Pipeline
+from models.tta.ldm.pipeline import Pipeline, PipelineSettings
 from models.tta.ldm.sampling import make_scheduler
 from models.vocoders import griffin_lim, hifigan_v3, vocos
 from models.vocoders.hifigan import HiFiGAN
@@ -21,6 +22,9 @@ from models.vocoders.saved import TrainedVocos
 from processors.mel import SETTINGS_FILE
 from utils.checkpoint import read_json, whole_folder, write_json
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
 
 
 def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> None:
@@ -49,7 +53,7 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
     exported = exported_pipeline.TextToAudioPipeline(
         vae=_twin(AutoencoderKL, vae_arguments, vae_weights),
         unet=_twin(UNet2DConditionModel, unet_arguments, unet_weights),
-        scheduler=make_scheduler(sampling.sampler, settings.noise_scheduler, sampling.num_steps),
+        scheduler=_scheduler(settings),
         text_encoder=text_encoder.model,
         tokenizer=text_encoder.tokenizer,
         vocoder=_component(vocoder),
@@ -82,6 +86,17 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
         (new / "pipeline.py").write_text(source, encoding="utf-8")
         shutil.copyfile(griffin_lim.__file__, new / "griffin_lim.py")
         (new / "README.md").write_text(card, encoding="utf-8")
+
+
+def _scheduler(settings: PipelineSettings) -> SchedulerMixin:
+    """diffusers' own class where the sampler is one that was made of it."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    sampling = settings.sampling
+    scheduler = make_scheduler(sampling.sampler, settings.noise_scheduler, sampling.num_steps)
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
+    return scheduler
 
 
 def _component(vocoder: Vocoder) -> nn.Module | None:

@@ -118,7 +118,7 @@ def guided_by_both(
         nonlocal network
         latent, source = both.chunk(2, dim=1)
         inputs = torch.cat([torch.cat([latent, share * source], dim=1) for share in seen])
-        timesteps = timestep.to(latent.device).expand(len(inputs))
+        timesteps = timestep.to(latent.device).expand(len(inputs), *timestep.shape)
         if network is None:
             network = graphed(lambda x, t: unet(x, t, context=context), inputs, timesteps)
         predictions = network(inputs, timesteps).float().chunk(len(seen))

@@ -25,6 +25,9 @@ from utils.hub import model_folder
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+# Keys of model.noise_scheduler that training knows; the others are of samplers.
+NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+
 
 def embed_sounds(
     config: AudioLDMExperiment,
@@ -92,16 +95,35 @@ def check_latent(
         )
 
 
-def check_start(config: AudioLDMExperiment, start: Path) -> None:
-    """Raises UserError where the weights in `start` were made for another mel or network."""
-    settings = PipelineSettings.read(start)
-    check_mel(config.preprocess.mel, settings.mel, start)
-    ours, theirs = (_by_level(unet) for unet in (config.model.audioldm, settings.unet))
+def check_start(config: AudioLDMExperiment, found: PipelineSettings, start: Path) -> None:
+    """Raises UserError where the weights in `start` were made for another mel or network.
+
+    Where adapters are trained, it also has to be the same noise: they cannot learn another.
+    """
+    model = config.model
+    if model.flow_map is None:
+        check_no_flow_map(found, start)
+    check_mel(config.preprocess.mel, found.mel, start)
+    ours, theirs = (
+        {f"audioldm.{name}": value for name, value in _by_level(unet).items()}
+        for unet in (model.audioldm, found.unet)
+    )
+    if config.train.lora is not None:
+        for name in NOISE:
+            ours[f"noise_scheduler.{name}"] = getattr(model.noise_scheduler, name)
+            theirs[f"noise_scheduler.{name}"] = getattr(found.noise_scheduler, name)
     if different := [name for name in ours if ours[name] != theirs[name]]:
-        keys = " ".join(f"'model.audioldm.{name}={json.dumps(theirs[name])}'" for name in different)
+        keys = " ".join(f"'model.{name}={json.dumps(theirs[name])}'" for name in different)
         raise UserError(
-            f"train.init_from {start}: of a U-Net of another shape than the config's; that one has"
-            f" {keys}"
+            f"train.init_from {start}: of another U-Net than the config's; that one has {keys}"
+        )
+
+
+def check_no_flow_map(settings: PipelineSettings, start: Path) -> None:
+    """Raises UserError where the weights in `start` are of a flow map: nothing starts from one."""
+    if settings.unet.span_embedding:
+        raise UserError(
+            f"{start}: is a flow map; train.init_from must name the run that it was made of"
         )
 
 

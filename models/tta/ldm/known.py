@@ -59,8 +59,11 @@ def last_part(scheduler: SchedulerMixin, strength: float) -> SchedulerMixin:
     """Its steps at timesteps below `strength` times the schedule's number of them.
 
     `strength` is SDEdit's t_0 (Meng et al. 2022, arXiv:2108.01073, section 3): a share of the time
-    and not of the steps, so that it means the same noise to every sampler.
+    and not of the steps, so that it means the same noise to every sampler. A flow by Euler's steps
+    begins there exactly, which keeps few steps from rounding it away.
     """
+    if hasattr(scheduler, "starting_at"):
+        return scheduler.starting_at(strength)
     most = strength * scheduler.config.num_train_timesteps
     return part(scheduler, int((steps_of(scheduler) >= most).sum()))
 

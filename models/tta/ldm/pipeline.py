@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config.model_schema import NoiseSchedulerConfig, UNetConfig, fault_of_steps
+from config.model_schema import UNetConfig
+from config.schedule_schema import NoiseSchedulerConfig
 from config.schema import AudioLDMExperiment, MelConfig
 from config.typed_json import ConfigError, build, typed
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import load_vae, save_vae
 from models.tta.ldm.clap_text import ClapText
 from models.tta.ldm.known import Known, last_part, noised, sample_around
+from models.tta.ldm.lora import Adapter, merge
 from models.tta.ldm.sampling import (
     Denoiser,
     OnStep,
@@ -78,9 +80,8 @@ class PipelineSettings:
         """The sampling settings with those changes that are not None, checked."""
         given = {name: value for name, value in changes.items() if value is not None}
         sampling = dataclasses.replace(self.sampling, **given)
-        steps, most = sampling.num_steps, self.noise_scheduler.num_train_timesteps
-        if fault := fault_of_steps(sampling.sampler, steps, most):
-            raise ConfigError(f"num_steps {steps} {fault}")
+        if fault := self.noise_scheduler.fault_of(sampling.sampler, sampling.num_steps):
+            raise ConfigError(fault)
         return sampling
 
 
@@ -224,15 +225,25 @@ class Pipeline:
 
 
 def load_pipeline(
-    folder: Path, device: str | torch.device, kind: type[Pipeline] = Pipeline
+    folder: Path,
+    device: str | torch.device,
+    kind: type[Pipeline] = Pipeline,
+    adapters: Sequence[Adapter] = (),
 ) -> Pipeline:
     """The pipeline in a stage-2 checkpoint or final folder, to make mels on `device`."""
-    return read_pipeline(folder, kind).for_inference(torch.device(device))
+    return read_pipeline(folder, kind, adapters).for_inference(torch.device(device))
 
 
-def read_pipeline(folder: Path, kind: type[Pipeline] = Pipeline) -> Pipeline:
-    """The pipeline in a stage-2 checkpoint or final folder, its weights as they are there."""
+def read_pipeline(
+    folder: Path, kind: type[Pipeline] = Pipeline, adapters: Sequence[Adapter] = ()
+) -> Pipeline:
+    """The pipeline in a stage-2 checkpoint or final folder, its weights as they are there.
+
+    `adapters` of these weights are added to them; those of others are a UserError.
+    """
     settings = kind.settings_type.read(folder)
+    for adapter in adapters:
+        adapter.check_base(folder)
     saved = load_vae(folder / "vae")
     check_mel(settings.mel, saved.mel, folder / "vae")
     text = text_encoder_class(settings.unet).from_pretrained(
@@ -242,4 +253,5 @@ def read_pipeline(folder: Path, kind: type[Pipeline] = Pipeline) -> Pipeline:
     unet = UNet(settings.unet)
     weights = folder / kind.weights_file
     read_weights_into(unet, weights)
+    merge(unet, adapters)
     return kind(settings, unet, saved.vae, text)

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from config.model_schema import NoiseSchedulerConfig, SamplerName
+from config.schedule_schema import NoiseSchedulerConfig, SamplerName
 from config.schema import MelConfig
 from config.typed_json import Count, NotNegative, Positive, Text, typed
 from models.tta.ldm.text_encoder import TextEncoder
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from models.vocoders.load import Vocoder
 
 QUIET = -50.0  # dB of full scale: below it, a sound is hardly heard
-Denoiser = Callable[[Tensor, Tensor], Tensor]  # latent [B, z, h, w], timestep [] -> prediction
+# latent [B, z, h, w] and timestep [], or [2] where a step begins and ends -> prediction
+Denoiser = Callable[[Tensor, Tensor], Tensor]
 OnStep = Callable[[int, int], None]  # is told the steps done and their number; may raise, to stop
 
 # By name: diffusers' class, and what is set besides the noise schedule. All are deterministic.
@@ -47,7 +48,14 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {"use_karras_sigmas": True}),
 }
 
-# The same by the schedule's timestep_spacing "leading", as they were in AudioLDM and Amphion.
+# Likewise along the straight paths of rectified flow, by steps of equal length.
+FLOW_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "euler": ("FlowMatchEulerDiscreteScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True}),
+    "unipc": ("UniPCMultistepScheduler", {"use_flow_sigmas": True}),
+}
+
+# Those of diffusion by timestep_spacing "leading", as they were in AudioLDM and Amphion.
 LEADING = {"ddim": "DDIMScheduler", "pndm": "PNDMScheduler"}
 
 
@@ -195,7 +203,7 @@ def guided(
     def denoise(latent: Tensor, timestep: Tensor) -> Tensor:
         nonlocal network
         inputs = torch.cat([latent, latent]) if both else latent
-        timesteps = timestep.to(latent.device).expand(len(inputs))
+        timesteps = timestep.to(latent.device).expand(len(inputs), *timestep.shape)
         if network is None:
             network = graphed(lambda x, t: unet(x, t, context=context), inputs, timesteps)
         prediction = network(inputs, timesteps).float()
@@ -243,7 +251,8 @@ def sample(
             noisy = scheduler.add_noise(known.latent, noise, timestep[None])
             latent = known.kept(latent, noisy)
         inputs = scheduler.scale_model_input(latent, timestep)
-        latent = scheduler.step(denoise(inputs, timestep), timestep, latent).prev_sample
+        times = scheduler.span(timestep) if hasattr(scheduler, "span") else timestep
+        latent = scheduler.step(denoise(inputs, times), timestep, latent).prev_sample
     return latent
 
 
@@ -251,14 +260,20 @@ def make_scheduler(name: str, schedule: NoiseSchedulerConfig, num_steps: int) ->
     """The sampler over the training's noise schedule, at the first of `num_steps` steps."""
     import diffusers  # takes seconds
 
-    class_name, besides = SAMPLERS[name]
+    from models.tta.ldm.flow import FlowEuler
+
+    flows = schedule.prediction_type == "flow_prediction"
+    class_name, besides = (FLOW_SAMPLERS if flows else SAMPLERS)[name]
     leading = schedule.timestep_spacing == "leading" and name in LEADING
     if leading:
         class_name, besides = LEADING[name], {"timestep_spacing": "leading"}
     settings = {**dataclasses.asdict(schedule), "timestep_spacing": "linspace", **besides}
     if name == "ddim" and not leading:
         settings["final_sigmas_type"] = "zero" if schedule.set_alpha_to_one else "sigma_min"
-    scheduler = getattr(diffusers, class_name).from_config(settings)
+    if name == "euler":
+        scheduler = FlowEuler(schedule.num_train_timesteps)
+    else:
+        scheduler = getattr(diffusers, class_name).from_config(settings)
     scheduler.set_timesteps(num_steps)
     # Two neighbours among many steps can round to one timestep, which then does not tell the step.
     if hasattr(scheduler, "set_begin_index"):

@@ -55,15 +55,16 @@ class AudioLDMTraining(LatentTask):
     ) -> None:
         """`checkpoint` is the folder to go on from; None starts anew."""
         super().__init__(config, accelerator, share)
-        start = checkpoint or self._find_start()
+        start = self._find_start(checkpoint)
         if start != checkpoint:
             self.notes.append(f"starts from the weights in {start}")
         self._take_vae(checkpoint, start)
-        self.trains_text = config.model.text_encoder.learns
         self.from_sounds = config.model.conditioner == "clap"
         if not self.from_sounds:
             check_captioned(self.train_records + self.valid_records)
         self.text_encoder = self._make_text_encoder(checkpoint, start)
+        learns = next(self.text_encoder.parameters()).requires_grad
+        self.trains_text = learns and config.model.trains_text
         if not self.from_sounds:
             captions = (record["Caption"] for record in self.train_records)
             self.notes += self.text_encoder.check_captions(captions)
@@ -71,24 +72,19 @@ class AudioLDMTraining(LatentTask):
         if start:
             self._load_unet(start)
         check_text_width(config.model, self.text_encoder.dim)
-        self.objective = DiffusionObjective(
-            self.unet,
-            self.text_encoder if self.trains_text else None,
-            NoiseSchedule(config.model.noise_scheduler),
-            config.model.snr_gamma,
-        )
+        self.objective = self._make_objective()
         self.vocoder = load_vocoder(config.inference.vocoder, config.preprocess.mel)
         self._to_device()
         if checkpoint:
             self._restore(checkpoint)
 
-    def _find_start(self) -> Path | None:
-        """The folder of weights that a new run starts from; None: it starts from random ones."""
+    def _find_start(self, checkpoint: Path | None) -> Path | None:
+        """The folder that the first weights come from: `checkpoint`; None: they are random."""
         config = self.config
-        if not config.train.init_from:
-            return None
+        if checkpoint or not config.train.init_from:
+            return checkpoint
         start = find_model(config.train.init_from, config.log_dir)
-        check_start(config, start)
+        check_start(config, PipelineSettings.read(start), start)
         return start
 
     def _load_unet(self, start: Path) -> None:
@@ -116,6 +112,11 @@ class AudioLDMTraining(LatentTask):
         """Of a new run that starts from the weights in `start`."""
         path = self.config.model.autoencoder_path
         return find_weights(path, self.config.log_dir, "AutoencoderKL")
+
+    def _make_objective(self) -> DiffusionObjective:
+        model, text_encoder = self.config.model, self.text_encoder if self.trains_text else None
+        schedule = NoiseSchedule(model.noise_scheduler)
+        return DiffusionObjective(self.unet, text_encoder, schedule, model.snr_gamma)
 
     def _to_device(self) -> None:
         """Moves the networks there; makes optimizer and average, wraps for several processes."""
@@ -240,14 +241,13 @@ class AudioLDMTraining(LatentTask):
     def _draw(self, random: torch.Generator, clips: int) -> list[Tensor]:
         """Random numbers for `clips` clips: timesteps, the posterior's spread, the noise.
 
-        The timesteps of a batch lie at equal distances from a random start, each as likely as any:
-        the loss then varies less (Kingma et al. 2021, arXiv:2107.00630, low-discrepancy sampler).
+        The timesteps of a batch are shares of all at equal distances from a random start: the loss
+        then varies less (Kingma et al. 2021, arXiv:2107.00630, low-discrepancy sampler).
         """
         shape, device = (clips, *self.latent_shape), self.accelerator.device
-        steps = self.objective.schedule.alphas_cumprod.numel()
         first = torch.rand(1, generator=random, device=device)
         places = (first + torch.arange(clips, device=device) / clips) % 1
-        timesteps = (places * steps).long().clamp(max=steps - 1)
+        timesteps = self.objective.schedule.timesteps(places)
         spread, noise = (torch.randn(shape, generator=random, device=device) for _ in range(2))
         return [timesteps, spread, noise]
 

@@ -56,19 +56,25 @@ def block_embedding_width(config: UNetConfig) -> int:
 
 
 class TimeEmbedding(nn.Module):
-    """Two linear layers on the sinusoids, in float32 even under autocast."""
+    """Two linear layers on the sinusoids, in float32 even under autocast.
 
-    def __init__(self, channels: int, time_channels: int) -> None:
+    With `spans`, sinusoids of a step's length are added by a matrix, which begins at zero.
+    """
+
+    def __init__(self, channels: int, time_channels: int, spans: bool) -> None:
         super().__init__()
         self.channels = channels
+        self.cond_proj = nn.Linear(channels, channels, bias=False) if spans else None
         self.linear_1 = nn.Linear(channels, time_channels)
         self.linear_2 = nn.Linear(time_channels, time_channels)
 
-    def forward(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """timesteps [B] -> [B, time_channels]"""
-        with torch.autocast(timesteps.device.type, enabled=False):
-            h = self.linear_1(timestep_embedding(timesteps, self.channels))
-            return self.linear_2(F.silu(h))
+    def forward(self, begin: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        """timesteps [B] of a step's begin and end, where spans are told -> [B, time_channels]"""
+        with torch.autocast(begin.device.type, enabled=False):
+            h = timestep_embedding(begin, self.channels)
+            if self.cond_proj is not None:
+                h = h + self.cond_proj(timestep_embedding(begin - end, self.channels))
+            return self.linear_2(F.silu(self.linear_1(h)))
 
 
 class Level(nn.Module):
@@ -229,7 +235,7 @@ class UNet(nn.Module):
         self.patch_size = config.patch_size
         values = config.patch_size**2  # of a channel of the latent in a place
         self.conv_in = nn.Conv2d(config.in_channels * values, widths[0], 3, padding=1)
-        self.time_embedding = TimeEmbedding(widths[0], time_width(config))
+        self.time_embedding = TimeEmbedding(widths[0], time_width(config), config.span_embedding)
         vector = config.class_embed_dim
         self.class_embedding = nn.Linear(vector, time_width(config)) if vector else None
         self.down_blocks = nn.ModuleList()
@@ -256,6 +262,8 @@ class UNet(nn.Module):
             elif isinstance(module, SpatialTransformer):
                 _zero(module.proj_out)
         _zero(self.conv_out)
+        if self.time_embedding.cond_proj is not None:
+            nn.init.zeros_(self.time_embedding.cond_proj.weight)
 
     def enable_gradient_checkpointing(self, enabled: bool) -> None:
         """Whether to save memory in training by computing each block twice."""
@@ -298,12 +306,13 @@ class UNet(nn.Module):
         text_mask: torch.Tensor | None = None,
         context: TextContext | None = None,
     ) -> torch.Tensor:
-        """What the noise scheduler's prediction type names: the noise, or v.
+        """What the noise scheduler's prediction type names: the noise, v, or a flow's velocity.
 
         Args:
             latent: [B, in_channels, h, w], noisy, of any size; of an editor, with the source's
                 latent behind it.
-            timesteps: [B], int64.
+            timesteps: [B]; or [B, 2] where a step begins and ends, of which the network hears with
+                `span_embedding`, and then gives its mean velocity.
             text_emb, text_mask: [B, L, D] and [B, L]; or
             context: what `prepare_text` made of them, which saves time from the second step on.
 
@@ -313,7 +322,8 @@ class UNet(nn.Module):
         if context is None:
             context = self.prepare_text(text_emb, text_mask)
         # Every block starts with the SiLU of the embedding, so it is taken once.
-        time_emb = self.time_embedding(timesteps)
+        begin, end = timesteps.unbind(1) if timesteps.dim() == 2 else (timesteps, timesteps)
+        time_emb = self.time_embedding(begin, end)
         if context.embedding is not None:
             time_emb = torch.cat([time_emb, context.embedding.float()], dim=1)
         time_emb = F.silu(time_emb).to(self._dtype)

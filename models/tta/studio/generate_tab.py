@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from config.model_schema import SAMPLER_NAMES
+from config.schedule_schema import SAMPLER_NAMES
 from models.tta.studio.cards import render, sound_card
 from models.tta.studio.events import MANY, PRIVATE, fault, follow, person, session, slot
 from models.tta.studio.shelf import EDITOR, MODEL

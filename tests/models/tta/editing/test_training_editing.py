@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from models.tta.editing.training import AUDITTraining
 from models.tta.editing.vocabulary import learn_words
 from models.tta.ldm.text_encoder import TextEncoder
 from processors.edits import load_edits
+from processors.metadata import mel_path
 from tests import tiny
 from tests.compare import scalars
 from utils.checkpoint import read_json
@@ -53,6 +55,18 @@ def test_examples_are_edits_and_captioned_sounds(edits):
     (made,) = {record["Source"] for record in records if record["Task"] == "text_to_audio"}
     assert made is None
     assert {record["Task"] for record in records} == {*tiny.TASKS, "text_to_audio"}
+
+
+def test_stage_1_learns_from_the_sounds_of_edits(edits):
+    """Each of them once, whether it is edited or made or both."""
+    config = dataclasses.replace(tiny.load(edits / "stage1.json"), dataset=["TinyEdits", "Tiny"])
+    task = make_task(config, make_accelerator(config), None)
+    sounds = Counter((record["Dataset"], record["Uid"]) for record in task.train_records)
+    records = read_json(edits / "data/TinyEdits/train.json", list)
+    wanted = {("TinyEdits", r[end]) for r in records for end in ("Input", "Output")}
+    wanted |= {("Tiny", r["Uid"]) for r in read_json(edits / "data/Tiny/train.json", list)}
+    assert sounds == Counter(wanted)
+    assert all(mel_path(config, record).is_file() for record in task.train_records)
 
 
 @pytest.mark.parametrize(

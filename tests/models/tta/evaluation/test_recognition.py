@@ -6,7 +6,7 @@ import torch
 import torchaudio
 
 from config.schema import MelConfig
-from models.tta.evaluation.recognition import train_classifier
+from models.tta.evaluation.recognition import train_classifier, train_tagger
 from preprocessors.demo import demo_clips
 from processors.mel import MelExtractor, mel_filter_bank
 from utils.errors import UserError
@@ -88,3 +88,17 @@ def test_own_sounds_may_differ_in_length():
 def test_one_kind_is_refused():
     with pytest.raises(UserError, match=r"at least two kinds, found \['bell'\]"):
         train_classifier([SILENT], ["bell"])
+
+
+def test_a_tagger_hears_several_kinds_at_once_or_none():
+    low, high, other, unnamed = (SILENT.copy() for _ in range(4))
+    low[10:20], high[60:70], other[35:45], unnamed[:, :20] = 0, 0, 0, 0
+    mels = [low, high, np.maximum(low, high), np.maximum(high, other), other, unnamed]
+    kinds = [{"drum"}, {"whistle"}, {"drum", "whistle"}, {"whistle", "horn"}, {"horn"}, set()]
+    tagger = train_tagger([mel[:, :40] for mel in mels], kinds, passes=430)
+    assert tagger.kinds == ("drum", "horn", "whistle")
+    assert tagger.hear_all(mels) == kinds
+    tagger.net.out.bias.data += 100  # now it takes anything for all of them
+    assert tagger.hear_all([SILENT, SILENT + 0.1, low]) == [set(), set(), set(tagger.kinds)]
+    with pytest.raises(UserError, match=r"at least two kinds, found \['drum'\]"):
+        train_tagger([low], [{"drum"}])

@@ -2,11 +2,12 @@ import dataclasses
 
 import diffusers
 import pytest
+import scipy
 import torch
 from diffusers.training_utils import compute_snr
 from torch import nn
 
-from config.model_schema import NoiseSchedulerConfig
+from config.schedule_schema import NoiseSchedulerConfig
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
 
 
@@ -39,6 +40,36 @@ def test_noise_and_velocity_are_those_of_diffusers(batch, schedule):
     torch.testing.assert_close(ours.add_noise(*batch), reference.add_noise(*batch))
     torch.testing.assert_close(ours.target(*batch), reference.get_velocity(*batch))
     assert NoiseSchedule(settings("epsilon")).target(*batch) is noise
+
+
+def test_the_flow_is_straight_from_the_latent_to_the_noise():
+    latent, noise = torch.randn(2, 6, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    schedule = NoiseSchedule(settings("flow_prediction"))
+    timesteps = torch.tensor([0.0, 1.5, 250, 500, 999.5, 1000])
+    expected = diffusers.FlowMatchEulerDiscreteScheduler()
+    expected.sigmas = timesteps / 1000
+    expected.timesteps = timesteps
+    noisy = schedule.add_noise(latent, noise, timesteps)
+    torch.testing.assert_close(noisy, expected.scale_noise(latent, timesteps, noise))
+    assert torch.equal(noisy[0], latent[0])
+    torch.testing.assert_close(noisy[-1], noise[-1])
+    # By its velocity, any point of the path goes to either end.
+    velocity, time = (
+        schedule.target(latent, noise, timesteps),
+        timesteps[:, None, None, None] / 1000,
+    )
+    torch.testing.assert_close(noisy - time * velocity, latent)
+    torch.testing.assert_close(noisy + (1 - time) * velocity, noise)
+
+
+def test_the_flow_s_times_are_logit_normal():
+    """Quantiles of a logit-normal, by the normal's (scipy), and no time beyond the ends."""
+    schedule = NoiseSchedule(settings("flow_prediction"))
+    places = torch.tensor([0.0, 0.025, 0.25, 0.5, 0.75, 0.975, 1 - 2**-24])
+    times = schedule.timesteps(places) / 1000
+    expected = scipy.special.expit(scipy.stats.norm.ppf(places.double().numpy()))
+    torch.testing.assert_close(times, torch.from_numpy(expected).float(), rtol=1e-4, atol=1e-6)
+    assert times[0] == 0
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from config.load import load_config
-from config.model_schema import fault_of_steps
+from config.schedule_schema import fault_of_steps
 from config.schema import MelConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import load_vae, save_vae
@@ -80,7 +80,7 @@ class ExactDenoiser(nn.Module):
         alpha = self.schedule.alphas_cumprod[timestep]
         error = (x - alpha.sqrt() * MEAN) / (alpha * STD**2 + 1 - alpha)
         noise, clean = (1 - alpha).sqrt() * error, MEAN + alpha.sqrt() * STD**2 * error
-        if not self.schedule.predicts_velocity:
+        if self.schedule.prediction_type == "epsilon":
             return noise
         return alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
 

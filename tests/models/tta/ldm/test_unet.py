@@ -4,6 +4,7 @@ import dataclasses
 import diffusers
 import pytest
 import torch
+from diffusers.models.embeddings import get_timestep_embedding
 
 from config.load import load_config
 from config.model_schema import UNetConfig
@@ -37,6 +38,9 @@ VARIANTS = {
     "a vector beside the time": dataclasses.replace(
         SMALL, context_dim=None, class_embed_dim=12, attention_resolutions=[4, 2]
     ),
+    "the length of a step": dataclasses.replace(
+        SMALL, channel_mult=[1], attention_resolutions=[1], span_embedding=True
+    ),
 }
 
 
@@ -59,6 +63,7 @@ def theirs(config: UNetConfig) -> diffusers.UNet2DConditionModel:
         class_embeddings_concat=bool(config.class_embed_dim),
         use_linear_projection=config.linear_projections,
         attention_head_dim=config.num_heads,  # its name there; it counts heads
+        time_cond_proj_dim=config.model_channels if config.span_embedding else None,
     )
 
 
@@ -98,9 +103,36 @@ def test_agrees_with_diffusers(name):
     given = {"encoder_hidden_states": text_emb, "encoder_attention_mask": text_mask}
     if config.class_embed_dim:
         given = {"encoder_hidden_states": None, "class_labels": text_emb[:, 0]}
-    expected = reference(latent, timesteps, **given).sample
+    begins = timesteps
+    if config.span_embedding:
+        spans = torch.tensor([0.0, 120.0, 999.0])
+        # cos before sin, and no shift of the frequencies, as diffusers' U-Net has them for the time
+        given["timestep_cond"] = get_timestep_embedding(spans, 32, True, 0)
+        timesteps = torch.stack([begins, begins - spans], dim=1)
+    expected = reference(latent, begins, **given).sample
     assert expected.std() > 0.01
     assert_close(ours(latent, timesteps, text_emb, text_mask), expected)
+
+
+@torch.no_grad()
+def test_weights_that_know_no_length_of_a_step_give_what_they_gave(unet):
+    ours = UNet(dataclasses.replace(SMALL, span_embedding=True))
+    fresh = ours.load_state_dict(unet.state_dict(), strict=False)
+    assert fresh.missing_keys == ["time_embedding.cond_proj.weight"]
+    assert not fresh.unexpected_keys
+    latent, timesteps, *text = batch(size=(4, 6))
+    expected, steps = (
+        unet(latent, timesteps, *text),
+        torch.stack([timesteps, timesteps // 2], dim=1),
+    )
+    assert torch.equal(ours(latent, timesteps, *text), expected)
+    assert torch.equal(ours(latent, steps, *text), expected)
+    # Told where steps end, those that know nothing of it go by the beginning.
+    assert torch.equal(unet(latent, steps, *text), expected)
+    torch.nn.init.normal_(ours.time_embedding.cond_proj.weight)
+    changed = ours(latent, steps, *text)
+    assert (changed - ours(latent, timesteps, *text)).abs().amax((1, 2, 3))[1:].min() > 1e-3
+    assert torch.equal(changed[0], ours(latent, timesteps, *text)[0])  # both end where they begin
 
 
 class ConvolvesFirst(torch.nn.Module):
@@ -281,7 +313,7 @@ def test_half_precision_keeps_the_time_exact(unet):
     assert timestep_embedding(torch.tensor([998, 999]), 32).dtype == torch.float32
     inputs = batch(size=(5, 8))
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        assert unet.time_embedding(inputs[1]).dtype == torch.float32
+        assert unet.time_embedding(inputs[1], inputs[1]).dtype == torch.float32
         result = unet(*inputs)
     with torch.no_grad():
         expected = unet(*inputs)
@@ -293,7 +325,7 @@ def test_weights_in_half_precision_give_nearly_the_same():
     unet, inputs = with_weights_of(theirs(SMALL), SMALL), batch(size=(5, 8))
     expected = unet(*inputs)
     unet.set_precision(torch.bfloat16)
-    assert unet.time_embedding(inputs[1]).dtype == torch.float32
+    assert unet.time_embedding(inputs[1], inputs[1]).dtype == torch.float32
     for result in (unet(*inputs), unet(*inputs[:2], context=unet.prepare_text(*inputs[2:]))):
         assert result.dtype == torch.bfloat16
         assert 0 < (result - expected).std() < 0.02 * expected.std()

@@ -55,12 +55,22 @@ def _option(name: str) -> str | None:
 
 
 def _config_like(config: str, makes: str) -> str:
-    """The config that goes with the user's: of its name beside the script, or else "FILE"."""
+    """The config that goes with the user's: of its name beside the script, or else "FILE".
+
+    Where that is the user's own, of a model that is made of another of its kind, it is its base.
+    """
     script, path = Path(SCRIPTS[makes]), Path(config)
     kind = "edits" if makes == "Edits" else script.parent.name
     name = path.name.replace("exp_config", "edits") if makes == "Edits" else path.name
     called_from = os.environ.get("ARION_CALLER_DIR", "")
     for found in (script.with_name(name), path.with_name(f"{kind}.json")):
-        if found.is_file() or Path(called_from, found).is_file():
-            return str(found)
+        for place in (found, Path(called_from, found)):
+            if place.is_file():
+                return (found == path and _base(place)) or str(found)
     return "FILE"
+
+
+def _base(config: Path) -> str | None:
+    """The config in egs/ that this one builds on, if it does."""
+    found = re.search(r'"base_config": "(egs/.+?)"', config.read_text(encoding="utf-8"))
+    return found and found[1]

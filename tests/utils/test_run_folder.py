@@ -168,6 +168,11 @@ SMALL = "egs/tta/audioldm/exp_config_small.json"
             "Edits",
             "egs/tta/audit/run_preprocess.sh --config egs/tta/audit/edits_small.json",
         ),
+        (
+            "--config egs/tta/audioldm/exp_config_lora.json",
+            "AudioLDM",
+            "egs/tta/audioldm/run_train.sh --config egs/tta/audioldm/exp_config_small.json",
+        ),
         ("--config my.json", "Vocoder", "egs/tta/vocoder/run_train.sh --config FILE"),
         (
             "--config my.json preprocess.keep_wavs=false",

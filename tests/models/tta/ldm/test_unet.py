@@ -1,27 +1,15 @@
 import copy
 import dataclasses
 
-import diffusers
 import pytest
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
 
 from config.load import load_config
-from config.model_schema import UNetConfig
 from models.tta.ldm.unet import UNet, timestep_embedding
+from tests.unets import SMALL, batch, theirs, with_weights_of
 from utils.errors import UserError
 
-SMALL = UNetConfig(
-    in_channels=4,
-    out_channels=4,
-    model_channels=32,
-    channel_mult=[1, 2, 2],
-    num_res_blocks=2,
-    attention_resolutions=[4, 2, 1],
-    num_heads=8,
-    transformer_depth=1,
-    context_dim=24,
-)
 VARIANTS = {
     "everywhere": SMALL,
     "attention low down only": dataclasses.replace(SMALL, attention_resolutions=[4]),
@@ -44,48 +32,10 @@ VARIANTS = {
 }
 
 
-def theirs(config: UNetConfig) -> diffusers.UNet2DConditionModel:
-    widths = [config.model_channels * mult for mult in config.channel_mult]
-    attends = [2**level in config.attention_resolutions for level in range(len(widths))]
-    return diffusers.UNet2DConditionModel(
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        block_out_channels=widths,
-        layers_per_block=config.num_res_blocks,
-        norm_num_groups=config.norm_groups,
-        down_block_types=["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
-        up_block_types=["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
-        transformer_layers_per_block=config.transformer_depth,
-        # AudioLDM's blocks attend to the map twice, where others look up a text.
-        cross_attention_dim=config.context_dim or widths,
-        class_embed_type="simple_projection" if config.class_embed_dim else None,
-        projection_class_embeddings_input_dim=config.class_embed_dim,
-        class_embeddings_concat=bool(config.class_embed_dim),
-        use_linear_projection=config.linear_projections,
-        attention_head_dim=config.num_heads,  # its name there; it counts heads
-        time_cond_proj_dim=config.model_channels if config.span_embedding else None,
-    )
-
-
-def with_weights_of(reference: torch.nn.Module, config: UNetConfig) -> UNet:
-    unet = UNet(config)
-    unet.load_state_dict(reference.state_dict())
-    return unet
-
-
 @pytest.fixture(scope="module")
 def unet():
     torch.manual_seed(0)
     return with_weights_of(theirs(SMALL), SMALL)
-
-
-def batch(config: UNetConfig = SMALL, size: tuple[int, int] = (10, 39), seed: int = 0):
-    """A latent, timesteps, text_emb and text_mask with 5, 1 and 3 tokens."""
-    draw = torch.Generator().manual_seed(seed)
-    latent = torch.randn(3, config.in_channels, *size, generator=draw)
-    text_emb = torch.randn(3, 5, config.text_dim, generator=draw)
-    text_mask = torch.arange(5)[None] < torch.tensor([5, 1, 3])[:, None]
-    return latent, torch.tensor([0, 500, 999]), text_emb, text_mask
 
 
 def assert_close(result: torch.Tensor, expected: torch.Tensor) -> None:
@@ -329,41 +279,3 @@ def test_weights_in_half_precision_give_nearly_the_same():
     for result in (unet(*inputs), unet(*inputs[:2], context=unet.prepare_text(*inputs[2:]))):
         assert result.dtype == torch.bfloat16
         assert 0 < (result - expected).std() < 0.02 * expected.std()
-
-
-def test_compiles_in_one_graph():
-    torch._dynamo.reset()
-    torch.manual_seed(0)
-    config = dataclasses.replace(
-        SMALL, channel_mult=[1, 1], num_res_blocks=1, attention_resolutions=[2]
-    )
-    unet = with_weights_of(theirs(config), config)
-    compiled = torch.compile(unet, backend="eager", fullgraph=True)
-    latent, timesteps, text_emb, text_mask = batch(size=(5, 6))
-    expected = unet(latent, timesteps, text_emb, text_mask)
-    torch.testing.assert_close(compiled(latent, timesteps, text_emb, text_mask), expected)
-    context = unet.prepare_text(text_emb, text_mask)
-    torch.testing.assert_close(compiled(latent, timesteps, context=context), expected)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("bf16", [False, True])
-def test_compiled_on_a_gpu_its_gradients_are_those_of_float32(unet, bf16, checkpointing):
-    where = {"device": "cuda", "memory_format": torch.channels_last}
-    network = copy.deepcopy(unet).to(**where)
-    latent, *rest = batch()
-    inputs = latent.to(**where), *(tensor.to("cuda") for tensor in rest)
-
-    def gradients(bf16: bool) -> list[torch.Tensor]:
-        network.zero_grad()
-        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-            prediction = network(*inputs)
-        prediction.float().square().mean().backward()
-        return [parameter.grad for parameter in network.parameters()]
-
-    expected = gradients(bf16=False)
-    network.enable_gradient_checkpointing(checkpointing)
-    network.compile(dynamic=False)
-    for found, wanted in zip(gradients(bf16), expected, strict=True):
-        assert (found - wanted).norm() <= 0.1 * wanted.norm()

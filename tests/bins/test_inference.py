@@ -199,7 +199,7 @@ def test_text_beyond_the_encoder_s_length_is_cut_with_a_warning(infer, capsys):
         (["--text", "a", "--batch_size", "0"], "--batch_size: 0 must be at least 1"),
         (["--text", "a", "--seed", "-1"], "--seed: -1 must be >= 0"),
         (["--text", "a", "--seed", str(2**62)], "must be < 4.6"),
-        (["--text", "a", "--sampler", "euler"], "--sampler: 'euler' must be 'ddim', 'dpm++'"),
+        (["--text", "a", "--sampler", "heun"], "--sampler: 'heun' must be 'ddim', 'dpm++'"),
         (["--text", "a", "--device", "toaster"], "--device toaster: not usable here"),
         (["--text", "a", "--vocoder", "gone"], "vocoder 'gone' is neither 'griffin_lim' nor"),
         (["--text", "a", "--checkpoint_path", "gone"], "gone: no such folder; to train one, run"),

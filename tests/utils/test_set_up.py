@@ -130,7 +130,8 @@ def test_set_up_tells_files_of_one_name_apart(place):
 def test_the_quickstart_takes_a_tilde_for_the_home(place):
     script = place / "egs/tta/quickstart/run.sh"
     script.parent.mkdir(parents=True)
-    shutil.copy(ROOT / "egs/tta/quickstart/run.sh", script)
+    for file in ("run.sh", "common.sh"):
+        shutil.copy(ROOT / "egs/tta/quickstart" / file, script.with_name(file))
     (place / "go.sh").write_text(f"sh {script} --output_dir=~/made")
     home = place / "home"
     done = sh(place, "go.sh", HOME=str(home))

@@ -58,7 +58,10 @@ class Distillation(AudioLDMTraining):
 
     # ------------------------------------------------------------ what it starts from
 
-    def _find_start(self) -> Path:
+    def _find_start(self, checkpoint: Path | None) -> Path:
+        return checkpoint or self._find_teacher()
+
+    def _find_teacher(self) -> Path:
         """The teacher's folder: a model along a flow, of the config's shapes."""
         config = self.config
         start = find_weights(config.train.init_from, config.log_dir, config.model_type)
@@ -90,7 +93,7 @@ class Distillation(AudioLDMTraining):
 
         Raises UserError where the teacher is not the one that the checkpoint had.
         """
-        folder = self._find_start()
+        folder = self._find_teacher()
         unet = UNet(dataclasses.replace(self.config.model.audioldm, span_embedding=False))
         read_weights_into(unet, folder / self.weights_file)
         self._teacher_unet = unet.requires_grad_(False).eval()

@@ -69,6 +69,16 @@ class Run:
         self.lock = None
         if self.main and self.folder.is_dir():  # before the newest checkpoint is looked for
             self.lock = hold(self.folder, "training", PATIENCE)
+        try:
+            self._begin(exp_name, make_task)
+        except BaseException:
+            if self.lock is not None:  # not when the collector comes to it
+                self.lock.release()
+            raise
+
+    def _begin(self, exp_name: str, make_task: TaskMaker) -> None:
+        """Takes up the newest checkpoint, makes the task, opens the folder's files."""
+        config = self.config
         self.accelerator.wait_for_everyone()
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints", config.train.keep_checkpoint_max

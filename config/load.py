@@ -137,8 +137,8 @@ def parse_overrides(overrides: Sequence[str]) -> dict[tuple[str, ...], str]:
         if path in given:
             both = json.dumps([given[path], text], ensure_ascii=False)
             raise ConfigError(
-                f"{COMMAND_LINE}: {name}: given twice, as {given[path]!r} and {text!r}; a key that"
-                f" takes several takes a list: '{name}={both}'"
+                f"{COMMAND_LINE}: {name}: given twice, as {given[path]!r} and {text!r}; give it"
+                f" once, or to a key that takes several, a list: '{name}={both}'"
             )
         given[path] = text
     return given

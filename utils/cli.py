@@ -45,7 +45,9 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 def add_config_arguments(parser: argparse.ArgumentParser, default_config: str) -> None:
     """Adds `--config FILE` and the `key.path=value` overrides that may stand anywhere."""
-    parser.add_argument("--config", default=default_config, help="default: %(default)s")
+    parser.add_argument(
+        "--config", default=default_config, help="default: the script's own, else %(default)s"
+    )
     parser.add_argument(
         "overrides",
         nargs="*",

@@ -112,7 +112,12 @@ class Run:
     def _open_folder(self) -> None:
         """Makes the run's folder and opens its files, by the main process alone."""
         if self.main:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"{self.folder}: cannot be made ({error.strerror}); choose another log_dir"
+                ) from None
             if self.lock is None:
                 self.lock = hold(self.folder, "training", patience=0)
             self.checkpoints.clear_unfinished()
@@ -126,10 +131,11 @@ class Run:
     def _start(self, exp_name: str) -> None:
         """Says what is about to happen; starts what watches the run, and the clock."""
         accelerator, begins = self.accelerator, "resumes at" if self.step else "from"
+        precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
         size = sum(count(network) for network in self.task.trainable.values()) / 1e6
         self.log.info(
             f"{self.folder}: {self.config.model_type}, {size:.1f} M parameters, on"
-            f" {accelerator.device}, {accelerator.mixed_precision}, {accelerator.num_processes}"
+            f" {accelerator.device}, {precision}, {accelerator.num_processes}"
             f" process(es), {begins} step {self.step} of {self.last_step}"
         )
         self.metrics = Metrics(self.accelerator)

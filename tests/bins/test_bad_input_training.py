@@ -250,3 +250,5 @@ def test_a_file_where_runs_should_be(trained, refused, tmp_path):
     said = refused(1, "--exp_name", "new", f"log_dir={tmp_path}/file")
     assert said.startswith(f"error: {tmp_path}/file/new")
     assert "Not a directory" in said
+    said = refused(1, "--exp_name", "new", "log_dir=/proc/nope")
+    assert said.startswith("error: /proc/nope/new: cannot be made (No such file or directory)")

@@ -136,12 +136,14 @@ def _length_lines(report: dict) -> list[str]:
     lengths = report["lengths"]
     length, segment = lengths["suggested_segment_frames"], lengths["segment_frames"]
     second = report["mel"]["sample_rate"] / report["mel"]["hop_size"]
-    if 2 * lengths["median_seconds"] * second > segment or length >= segment or not report["kept"]:
+    if 2 * lengths["median_seconds"] * second > segment or not report["kept"]:
         return []
+    advice = f"train with preprocess.segment_frames={length} ({length / second:.2f} s)"
+    if length >= segment:  # of short and long ones together, no length suits
+        advice = "prepare the short ones as a data set of their own, with fewer frames"
     return [
         f"  {lengths['shorter_than_segment'] / report['kept']:.0%} of the clips are shorter than"
         f" preprocess.segment_frames ({segment} frames, {segment / second:.2f} s) and are padded"
         f" with silence; their median is {lengths['median_seconds']:.2f} s",
-        f"    train with preprocess.segment_frames={length} ({length / second:.2f} s), or most"
-        " of what is generated will be silent",
+        f"    {advice}, or most of what is generated will be silent",
     ]

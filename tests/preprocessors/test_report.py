@@ -86,3 +86,14 @@ def test_long_clips_and_common_words_get_no_advice(tmp_path, capsys):
     assert "segment_frames=" not in printed
     assert "learnt" not in printed
     assert "6 clips kept" in printed
+
+
+def test_one_shots_among_longer_sounds_get_a_data_set_of_their_own(tmp_path, capsys):
+    text = "file,caption\n" + "".join(f"{i}.wav,Rain falls\n" for i in range(6))
+    folder = captions_csv(tmp_path / "Sounds", text)
+    for seed in range(6):
+        write_sound(folder / "wav" / f"{seed}.wav", seed, seconds=0.1 if seed < 4 else 2)
+    run(make_config(tmp_path, "preprocess.segment_frames=64", "preprocess.valid_fraction=0"))
+    printed = capsys.readouterr().out
+    assert "67% of the clips are shorter than preprocess.segment_frames (64 frames" in printed
+    assert "prepare the short ones as a data set of their own, with fewer frames" in printed

@@ -61,8 +61,8 @@ def build_latent_cache(
 ) -> LatentCache:
     """Encodes the mels at `paths`, or finds that it was done before, below `folder`.
 
-    `fingerprint` identifies the VAE's weights and its mel settings; together with the mels' sizes
-    and times of change it names the cache.
+    `fingerprint` identifies the VAE's weights and its mel settings; together with the windows and
+    the mels' sizes and times of change it names the cache.
     """
     starts = [window_starts(mel_frames(path), segment) for path in paths]
     windows = [(clip, start) for clip, clip_starts in enumerate(starts) for start in clip_starts]
@@ -81,6 +81,6 @@ def build_latent_cache(
         return np.concatenate(rows)
 
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    here = folder / f"latent-{content_key(fingerprint, segment, stats)}"
+    here = folder / f"latent-{content_key(fingerprint, segment, starts, stats)}"
     rows = compute_rows(here, windows, WINDOWS_PER_BLOCK, encode, accelerator, "encoding sounds")
     return LatentCache(rows, first, windows)

@@ -10,6 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -43,6 +44,17 @@ def logs_as_before():
     for log, handlers, level, propagate in before:
         log.handlers, log.propagate = handlers, propagate
         log.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A VIRTUAL_ENV for shell scripts, with all that they need, whose Python starts at once."""
+    from tests import tiny, warm
+
+    with warm.python(tmp_path_factory.mktemp("python") / "env") as folder:
+        for file in tiny.ROOT.glob("*requirements.txt"):  # set-up finds them installed
+            (folder / f"arion-{file.name}").write_bytes(file.read_bytes())
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -121,10 +121,9 @@ def test_what_cannot_be_typed_is_noticed(checking, command):
     assert run(checking, command).returncode != 0
 
 
-def test_the_way_from_wavs_to_sounds(tmp_path):
+def test_the_way_from_wavs_to_sounds(tmp_path, warm_environment):
     """The README's three commands and the fourth, on eleven sounds of one's own."""
-    folder = repository(tmp_path, f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (folder / "models").symlink_to(tiny.ROOT / "models")
+    folder = repository(tmp_path, f'#!/bin/sh\nexec {warm_environment}/bin/python "$@"\n')
     data = folder / "data" / "Tiny"
     (data / "wav").mkdir(parents=True)
     rows = []

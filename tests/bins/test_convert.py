@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from models.tta.ldm.text_encoder import TextEncoder
 from models.vocoders.hifigan import HiFiGAN
 from models.vocoders.load import load_vocoder
 from processors.dataset import read_segment
-from tests import tiny
+from tests import tiny, warm
 from tests.models.tta.convert.ldm_style import (
     ldm_unet_weights,
     ldm_vae_weights,
@@ -86,7 +85,6 @@ def test_amphion_s_three_files_make_a_model_that_speaks(run, model, tmp_path, ca
 
     pipeline = load_pipeline(tmp_path / "all", "cpu")
     assert pipeline.settings.unet.num_heads == 2, "the config's"
-    assert pipeline(["a dog"], [0]).isfinite().all()
     speak = ("--text", "a dog", "--num_steps", 2, "--vocoder", model / "hifigan", "--device", "cpu")
     where = ("--checkpoint_path", tmp_path / "all", "--output_dir", tmp_path / "out")
     monkeypatch.setattr(sys, "argv", ["inference.py", *map(str, (*speak, *where))])
@@ -255,16 +253,9 @@ def test_pushing_without_a_network_leaves_the_folder(run, model, tmp_path, monke
 
 
 def fine_tune(root: Path, stage: int, *overrides: str) -> float:
-    """The first validation loss of a run of one step through run_train.sh."""
-    folder = ("autoencoderkl", "audioldm")[stage - 1]
-    script = tiny.ROOT / "egs" / "tta" / folder / "run_train.sh"
+    """The first validation loss of a run of one step."""
     config = ["--config", root / f"stage{stage}.json", "--exp_name", "fine"]
-    subprocess.run(
-        ["sh", script, *map(str, config), "train.max_steps=1", *overrides],
-        env=tiny.environment(VIRTUAL_ENV=sys.prefix),
-        check=True,
-        timeout=900,
-    )
+    assert warm.run(root / "said", *config, "train.max_steps=1", *overrides) == 0
     log = (root / "runs" / "fine" / "log.txt").read_text()
     return float(re.search(r"step 0: valid loss ([\d.e-]+)", log)[1])
 

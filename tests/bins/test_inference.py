@@ -267,12 +267,17 @@ def test_the_newest_run_is_taken_and_its_final_weights(trained, infer, tmp_path,
     assert "\r" not in printed.err
 
 
-def test_the_shell_script_from_another_folder(trained, tmp_path):
+def test_the_shell_script_from_another_folder(trained, tmp_path, warm_environment):
     script = tiny.ROOT / "egs/tta/audioldm/run_inference.sh"
     command = ["sh", script, "--text", "it's raining", "--num_steps", "1"]
     command += ["--log_dir", trained / "runs", "--output_dir", tmp_path / "my out"]
     done = subprocess.run(
-        command, cwd="/", env=tiny.environment(), capture_output=True, text=True, timeout=300
+        command,
+        cwd="/",
+        env=tiny.environment(VIRTUAL_ENV=str(warm_environment)),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "my out/0000.wav").is_file()

@@ -224,22 +224,21 @@ def test_a_processed_dir_that_cannot_be_made(config, tmp_path):
         run(elsewhere)
 
 
-def shell(*arguments, **environment) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        ["sh", str(ROOT / "egs/tta/preprocess/run_preprocess.sh"), *arguments],
-        env={**os.environ, "VIRTUAL_ENV": sys.prefix, **environment},
-        cwd="/",
-        capture_output=True,
-        text=True,
-    )
+def test_the_shell_script(config, tmp_path, warm_environment):
+    def shell(environment, *arguments):
+        return subprocess.run(
+            ["sh", str(ROOT / "egs/tta/preprocess/run_preprocess.sh"), *place, *arguments],
+            env={**os.environ, "VIRTUAL_ENV": str(environment)},
+            cwd="/",
+            capture_output=True,
+            text=True,
+        )
 
-
-def test_the_shell_script(config, tmp_path):
     place = [f"preprocess.processed_dir={tmp_path}", "dataset=Sounds"]
-    done = shell("--num_workers", "2", *place)
+    done = shell(sys.prefix, "--num_workers", "2")
     assert (done.returncode, "10 clips kept" in done.stdout) == (0, True), done.stderr
     for arguments in (["--unknown"], ["--num_workers", "0"], ["nonsense"], ["dataset=Nowhere"]):
-        failed = shell(*place, *arguments)
+        failed = shell(warm_environment, *arguments)
         assert failed.returncode == 2
         assert "error: " in failed.stderr
         assert "Traceback" not in failed.stderr

@@ -59,7 +59,7 @@ def test_a_batch_that_cannot_be_shared_out(place, tmp_path):
     assert not (place / "runs" / "odd").exists()
 
 
-def test_run_train_under_a_launcher(place):
+def test_run_train_under_a_launcher(place, warm_environment):
     """Each process that a launcher starts trains itself, instead of launching more."""
     script = str(tiny.ROOT / "egs/tta/autoencoderkl/run_train.sh")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
@@ -68,7 +68,7 @@ def test_run_train_under_a_launcher(place):
     done = subprocess.run(
         [*launcher, "sh", script, *config],
         cwd="/",
-        env=tiny.environment(),
+        env=tiny.environment(VIRTUAL_ENV=str(warm_environment)),
         capture_output=True,
         text=True,
     )

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests import tiny, warm
+from tests import tiny
 
 SCRIPTS = tiny.ROOT / "egs/tta/quickstart"
 LITTLE = ["--clips_per_kind", "10", "--prompts_per_kind=1", "--num_steps", "2"]
@@ -20,21 +20,17 @@ FEW = [f"edits.{split}.{task}=1" for split in ("train", "valid", "test") for tas
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory):
-    with warm.python(tmp_path_factory.mktemp("python") / "env") as environment:
-        for file in tiny.ROOT.glob("*requirements.txt"):  # set-up finds them installed
-            (environment / f"arion-{file.name}").write_bytes(file.read_bytes())
+def quickstart(warm_environment):
+    def run(cwd, *arguments, script="run.sh"):
+        return subprocess.run(
+            ["sh", SCRIPTS / script, *arguments],
+            cwd=cwd,
+            env=tiny.environment(VIRTUAL_ENV=str(warm_environment)),
+            capture_output=True,
+            text=True,
+        )
 
-        def run(cwd, *arguments, script="run.sh"):
-            return subprocess.run(
-                ["sh", SCRIPTS / script, *arguments],
-                cwd=cwd,
-                env=tiny.environment(VIRTUAL_ENV=str(environment)),
-                capture_output=True,
-                text=True,
-            )
-
-        yield run
+    return run
 
 
 @pytest.fixture(scope="module")

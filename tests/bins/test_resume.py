@@ -105,7 +105,7 @@ def test_stopped_with_all_its_children(place, command, tmp_path):
     assert warm.run(log, *arguments, "train.num_workers=2", trap=asked) == 128 + signal.SIGTERM
     assert "stopped and saved" in log.read_text()
     assert "Traceback" not in log.read_text()
-    assert warm.run(log, *arguments, "train.num_workers=2") == 0
+    assert warm.run(log, *arguments) == 0
     assert_same(run, place / "runs/alone1", STEPS)
 
 

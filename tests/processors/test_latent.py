@@ -61,7 +61,9 @@ def test_a_random_window_is_any_of_the_clip_s(tmp_path, paths, vae):
     assert cache.window(0, random) == 0
 
 
-def test_a_second_run_encodes_nothing_and_any_change_encodes_anew(tmp_path, paths, vae):
+def test_a_second_run_encodes_nothing_and_any_change_encodes_anew(
+    tmp_path, paths, vae, monkeypatch
+):
     folder = tmp_path / "cache"
     first = build(folder, paths, vae)
     again = build(folder, paths, None)  # no VAE needed
@@ -70,6 +72,9 @@ def test_a_second_run_encodes_nothing_and_any_change_encodes_anew(tmp_path, path
     os.utime(paths[0], (1, 1))
     build(folder, paths, vae)
     assert len(list(folder.iterdir())) == 3
+    monkeypatch.setattr(latent, "window_starts", lambda frames, segment: [0])  # another rule
+    assert build(folder, paths, vae).first.tolist() == [0, 1, 2, 3]
+    assert len(list(folder.iterdir())) == 4
 
 
 def test_blocks_do_not_change_rows(tmp_path, paths, vae, monkeypatch):

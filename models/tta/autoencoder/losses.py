@@ -57,6 +57,11 @@ def level_loss(made: Tensor, real: Tensor) -> Tensor:
     return F.l1_loss(of_made, of_real)
 
 
+def hinge_generator_loss(logits_fake: Tensor) -> Tensor:
+    """The generator's side of the hinge loss (Lim & Ye, 2017, arXiv:1705.02894, eq. 11)."""
+    return -logits_fake.mean()
+
+
 def hinge_discriminator_loss(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
     """Half the hinge loss (Lim & Ye, 2017, arXiv:1705.02894, eq. 10)."""
     return 0.5 * (F.relu(1.0 - logits_real).mean() + F.relu(1.0 + logits_fake).mean())

@@ -17,6 +17,7 @@ from models.tta.autoencoder.losses import (
     AutoencoderObjective,
     adaptive_weight,
     hinge_discriminator_loss,
+    hinge_generator_loss,
 )
 from models.tta.autoencoder.saved import load_vae, save_vae
 from models.tta.latent_task import LatentTask
@@ -172,11 +173,12 @@ class AutoencoderTraining(LatentTask):
         # stops there, is weighted, and goes on through the decoder with the rest of the loss.
         seen = terms["reconstruction"].detach().requires_grad_()
         logits_real, logits_fake = self._discriminator(torch.cat([mel, seen])).float().chunk(2)
-        (gradient,) = torch.autograd.grad(-logits_fake.mean(), seen, retain_graph=True)
+        g_loss = hinge_generator_loss(logits_fake)
+        (gradient,) = torch.autograd.grad(g_loss, seen, retain_graph=True)
         means["last_gradients"] = self._last_gradients(terms, gradient)
         strength = loss.disc_factor * loss.disc_weight * self.d_weight
         adversarial = (terms["reconstruction"] * (strength * gradient)).sum()
-        metrics["g_loss"], metrics["d_weight"] = -logits_fake.detach().mean(), self.d_weight
+        metrics["g_loss"], metrics["d_weight"] = g_loss.detach(), self.d_weight
         yield Loss("generator", generator_loss + adversarial, metrics, means)
 
         d_loss = loss.disc_factor * hinge_discriminator_loss(logits_real, logits_fake)

@@ -24,6 +24,7 @@ stage "3 training the VAE" \
     with_settings egs/tta/autoencoderkl/run_train.sh $here/autoencoderkl.json "$@"
 stage "4 training the U-Net" \
     with_settings egs/tta/audioldm/run_train.sh $here/audioldm.json \
+    "model.autoencoder_path=$folder/runs/quickstart_autoencoderkl" \
     "inference.num_steps=$num_steps" "$@"
 last=$(printf '%04d' $(($(wc -l < "$folder/prompts.txt") - 1)))
 if ! [ -f "$folder/sounds/$last.wav" ]; then

@@ -16,11 +16,21 @@ from preprocessors.audiocaps import CSV_FILES, csv_files, read_audiocaps, stems_
 from preprocessors.folder import SoundFolder
 from preprocessors.own_sounds import CAPTIONS_FILE, read_own_sounds, read_sounds_alone
 from preprocessors.records import Records, Skip
-from preprocessors.report import REPORT_FILE, build_report, table
+from preprocessors.report import build_report, table
 from preprocessors.splits import compose
 from processors.clips import Clip
 from processors.mel_folder import MelFolder
-from processors.metadata import SPLITS, dataset_dir, metadata_text, read_records, split_path
+from processors.metadata import (
+    MADE_OF,
+    REPORT_FILE,
+    SPLITS,
+    dataset_dir,
+    made_of,
+    meant_by,
+    metadata_text,
+    read_records,
+    split_path,
+)
 from utils.checkpoint import file_hash, read_json
 from utils.errors import UserError
 from utils.files import one_writer, write_text
@@ -51,6 +61,7 @@ def _prepare(
     skipped = [*records.skipped, *missing, *unusable]
     splits, leaks = compose(records, kept, config.train.random_seed, settings.valid_fraction)
     report = build_report(dataset, records, clips, skipped, kept, splits, leaks, settings)
+    report[MADE_OF] = made_of(here, map(folder.path, sorted({*records.origin.values()})))
     report["sounds_without_caption"] = folder.count_beside(clip.file for clip in clips)
     # The hashes come first: stopped between report and metadata, the next run knows both as ours.
     texts = [metadata_text(splits[split]) for split in SPLITS if split not in records.theirs]
@@ -116,8 +127,9 @@ def _open_folder(config: Config, dataset: str) -> SoundFolder:
         beside = prepared.parent.iterdir() if prepared.parent.is_dir() else ()
         known = ", ".join(sorted(path.name for path in beside if path.is_dir())) or "none"
         raise UserError(
-            f"data set {dataset!r}: there is no folder {sounds}; data sets in {prepared.parent}:"
-            f" {known}; sounds elsewhere are named by dataset_path.{dataset}=FOLDER"
+            f"data set {dataset!r}: there is no folder {sounds}{meant_by(sounds)}; data sets in"
+            f" {prepared.parent}: {known} (dataset=NAME); sounds elsewhere are named by"
+            f" dataset_path.{dataset}=FOLDER"
         )
     return SoundFolder(sounds, apart="mel" if sounds.resolve() == prepared.resolve() else None)
 

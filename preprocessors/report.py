@@ -15,7 +15,6 @@ from preprocessors.splits import Leak, Splits, same_sounds
 from processors.clips import Clip, Outcome
 from utils.table import text_table
 
-REPORT_FILE = "preprocess_report.json"
 FRAME_STEP = 16  # a length of clips that suits every shipped autoencoder is a multiple of it
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bins.tta.inference import Parser, add_lora_argument, in_utf8, vocoder_of
+from bins.tta.inference import PromptParser, add_lora_argument, in_utf8, vocoder_of
 from utils.cli import at_least_1, run_main
 from utils.errors import UserError
 
@@ -36,11 +36,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = PromptParser(description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--audio", type=in_utf8, help="the sound's file: any format, rate, channels")
     what.add_argument(

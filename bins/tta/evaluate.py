@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import add_config_arguments, at_least_1, named_values, parse_arguments, run_main
+from utils.cli import (
+    add_config_arguments,
+    at_least_1,
+    named_values,
+    new_parser,
+    parse_arguments,
+    run_main,
+)
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,11 +53,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument(
         "--generated",
         help="folder of sounds, receipts (NNNN.json) beside them; with --checkpoint_path, where"

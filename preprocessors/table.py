@@ -23,8 +23,9 @@ def read_table(
     A file that has no columns but some of `enough`, the first of them included, is taken, too.
 
     UTF-8 with or without a byte order mark, any line ends, quoting as RFC 4180, blank lines;
-    columns are parted by what `delimiter_of` finds. A caption that goes on in the next line without quotes is put together again. Raises UserError
-    where the file as a whole cannot be read or a column of `needed` is missing.
+    columns are parted by what `delimiter_of` finds. A caption that goes on in the next line without
+    quotes is put together again. Raises UserError where the file as a whole cannot be read or a
+    column of `needed` is missing.
     """
     text = _text(path)
     parts = delimiter_of(text)

@@ -133,9 +133,9 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
     if adapters:
         made_by["lora"] = [adapter.receipt() for adapter in adapters]
     to_do = [job for job in jobs if not (job.name and numbering.has(job.name))]
+    for fault in editor.text_encoder.faults_of([job.text for job in to_do]):
+        print(f"warning: {fault}", file=sys.stderr)
     for job in progress(to_do, title="editing", unit="edit"):
-        for fault in editor.text_encoder.faults_of(job.text):
-            write_line(f"warning: {fault}")
         try:
             source, sampling = prepared(job, arguments, settings, folder)
         except UserError as error:

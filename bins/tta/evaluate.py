@@ -242,6 +242,9 @@ def make_sounds(
         arguments.generated = f"output/{run}_{reference}_{split}"
     made_by, folder = {"vocoder": name, "weights": weights}, Path(arguments.generated)
     batch_size = arguments.batch_size
+    prompts = [clip.captions[0] for clip in references if clip.captions]
+    for fault in pipeline.text_encoder.faults_of(prompts):
+        print(f"warning: {fault}", file=sys.stderr)
     generate_missing(folder, references, pipeline, vocoder, sampling, made_by, batch_size)
 
 

@@ -170,9 +170,8 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     vocoder_name, vocoder = vocoder_of(arguments, settings, folder)
     vocoder = vocoder.to(device)
     pipeline = load_pipeline(folder, device, adapters=adapters)
-    for prompt in prompts:
-        for fault in pipeline.text_encoder.faults_of(prompt):
-            print(f"warning: {fault}", file=sys.stderr)
+    for fault in pipeline.text_encoder.faults_of(prompts):
+        print(f"warning: {fault}", file=sys.stderr)
 
     candidates = arguments.num_candidates
     jobs = [prompt for prompt in prompts for _ in range(arguments.num_samples * candidates)]

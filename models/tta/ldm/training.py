@@ -66,8 +66,9 @@ class AudioLDMTraining(LatentTask):
         learns = next(self.text_encoder.parameters()).requires_grad
         self.trains_text = learns and config.model.trains_text
         if not self.from_sounds:
-            captions = (record["Caption"] for record in self.train_records)
-            self.notes += self.text_encoder.check_captions(captions)
+            captions = [record["Caption"] for record in self.train_records]
+            prompts = config.inference.demo_prompts
+            self.notes += self.text_encoder.check_captions(captions, prompts)
         self.unet = UNet(config.model.audioldm)
         if start:
             self._load_unet(start)

@@ -29,9 +29,10 @@ from processors.metadata import (
     meant_by,
     metadata_text,
     read_records,
+    read_report,
     split_path,
 )
-from utils.checkpoint import file_hash, read_json
+from utils.checkpoint import file_hash
 from utils.errors import UserError
 from utils.files import one_writer, write_text
 
@@ -113,10 +114,8 @@ def read_dataset(config: Config, dataset: str) -> tuple[SoundFolder, Records]:
 
 def written_before(config: Config, dataset: str) -> set[str]:
     """Hashes of the metadata files that an earlier preprocessing wrote."""
-    try:
-        return set(read_json(dataset_dir(config, dataset) / REPORT_FILE)["written"])
-    except (UserError, KeyError, TypeError):
-        return set()  # without a report that says otherwise, a file is the user's
+    report = read_report(dataset_dir(config, dataset))
+    return set(report.get("written", ()))  # where it does not say otherwise, a file is the user's
 
 
 def _open_folder(config: Config, dataset: str) -> SoundFolder:

@@ -149,6 +149,14 @@ def load_split(
     return kept
 
 
+def read_report(folder: Path) -> dict:
+    """What preprocessing reported of a data set; empty where there is none that can be read."""
+    try:
+        return read_json(folder / REPORT_FILE)
+    except UserError:
+        return {}
+
+
 def made_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     """Those of the files that are there, by their paths from the folder on, with their hashes."""
     return {os.path.relpath(file, folder): file_hash(file) for file in files if file.is_file()}
@@ -156,10 +164,7 @@ def made_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
 
 def _tell_of_changes(folder: Path) -> None:
     """Warns of files that are others now than when the data set in `folder` was made of them."""
-    try:
-        before = read_json(folder / REPORT_FILE).get(MADE_OF, {})
-    except UserError:
-        return  # no report, or one that is damaged, says nothing
+    before = read_report(folder).get(MADE_OF, {})
     now = made_of(folder, (folder / name for name in before))
     for name in now:
         if now[name] != before[name]:

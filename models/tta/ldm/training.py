@@ -101,7 +101,7 @@ class AudioLDMTraining(LatentTask):
         self.saved_vae = load_vae(folder)
         check_mel(config.preprocess.mel, self.saved_vae.mel, folder)
         self.vae = self.saved_vae.vae.to(device, memory_format=memory_format(device))
-        check_latent(config.model.latent, self.vae.config, config.preprocess, folder)
+        check_latent(config, self.vae.config, folder)
         taken = {"folder": str(folder.resolve()), "fingerprint": self.saved_vae.fingerprint}
         if checkpoint:
             made_with = read_json(checkpoint / "config.json")["made_with"]

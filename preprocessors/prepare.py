@@ -126,8 +126,8 @@ def _open_folder(config: Config, dataset: str) -> SoundFolder:
         beside = prepared.parent.iterdir() if prepared.parent.is_dir() else ()
         known = ", ".join(sorted(path.name for path in beside if path.is_dir())) or "none"
         raise UserError(
-            f"data set {dataset!r}: there is no folder {sounds}{meant_by(sounds)}; data sets in"
-            f" {prepared.parent}: {known} (dataset=NAME); sounds elsewhere are named by"
+            f"data set {dataset!r}: there is no folder {sounds}; data sets in {prepared.parent}:"
+            f" {known}{meant_by(sounds)}; sounds elsewhere are named by"
             f" dataset_path.{dataset}=FOLDER"
         )
     return SoundFolder(sounds, apart="mel" if sounds.resolve() == prepared.resolve() else None)

@@ -37,7 +37,8 @@ def load_vocoder(name: str, mel: MelConfig) -> Vocoder:
         return GriffinLim(**dataclasses.asdict(mel))
     folder = model_folder(name)
     if not folder.is_dir():
-        near = nearest_path(folder, [Path(GRIFFIN_LIM), *folder.parent.glob("*/")])
+        runs = [run for run in folder.parent.glob("*/") if weights_folder(run, MODEL_TYPE)]
+        near = nearest_path(folder, [Path(GRIFFIN_LIM), *runs])
         raise UserError(
             f"vocoder {name!r} is neither {GRIFFIN_LIM!r} nor a folder with a Vocos or a"
             f" HiFi-GAN{near}"

@@ -20,14 +20,14 @@ def padding_advice(
         latent: [z, height, width] of as many frames, where it has to be set as well.
     """
     length = lengths["suggested_segment_frames"]
-    if 2 * lengths["median_seconds"] * second > segment:
+    if 2 * lengths["median_seconds"] * second > segment or length == segment:  # the best there is
         return None
     of_latent = ""
     if latent:
         z, height, width = latent
         of_latent = f" 'model.latent=[{z}, {height}, {width * length // segment}]'"
     advice = f"train with preprocess.segment_frames={length}{of_latent} ({length / second:.2f} s)"
-    if length >= segment:  # of short and long ones together, no length suits
+    if length > segment:  # of short and long ones together, no length suits
         advice = "prepare the short ones as a data set of their own, with fewer frames"
     return f"{advice}, or most of what is generated will be silent"
 

@@ -28,6 +28,6 @@ def test_short_clips_are_told_with_the_settings_that_suit_them(tmp_path):
 
 
 def test_long_clips_and_a_few_short_ones(tmp_path):
-    assert notes(tmp_path, 2.6, 320) == []
+    assert notes(tmp_path, 2.6, 320) == notes(tmp_path, 0.9, 312) == []
     (note,) = notes(tmp_path, 0.9, 320)
     assert "prepare the short ones as a data set of their own" in note

@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 
-from models.base.run import check_mels
 from preprocessors.prepare import prepare
 from processors.mel import check_mel_settings
 from processors.metadata import load_split, mel_path, read_records
@@ -23,7 +22,6 @@ from tests.sounds import (
     write_sound,
 )
 from utils.audio import write_wav
-from utils.checkpoint import file_hash
 from utils.errors import UserError
 
 HEADER = "audiocap_id,youtube_id,start_time,caption\n"
@@ -220,41 +218,6 @@ def test_unknown_data_sets_and_empty_folders(tmp_path):
     (tmp_path / "Sounds").mkdir()
     with pytest.raises(UserError, match=r"holds no captions\.csv \(file,caption\)"):
         run(config)
-
-
-def test_a_folder_that_is_the_data_set_itself_and_a_mistyped_data_set(config, tmp_path):
-    itself = f"{tmp_path}/Sounds is a data set itself: give dataset=Sounds"
-    itself += f" preprocess.processed_dir={tmp_path}"
-    mistyped = (f"preprocess.processed_dir={tmp_path}/Sounds", itself), ("dataset=Sound", "")
-    for wrong, said in mistyped:
-        other = make_config(tmp_path, wrong)
-        with pytest.raises(UserError, match="there is no folder") as caught:
-            run(other)
-        assert f"; {said or 'nearest: Sounds'}; sounds elsewhere" in str(caught.value)
-        with pytest.raises(UserError, match="the mels are not ready") as caught:
-            check_mels(other)
-        assert f"; {said or 'nearest: Sounds'}" in str(caught.value)
-
-
-def test_captions_that_changed_since_are_told_at_training(config, caplog):
-    report = run(config)
-    captions = folder_of(config) / "captions.csv"
-    assert report["made_of"] == {"captions.csv": file_hash(captions)}
-    captions.touch()  # later, and the same
-    load_split(config, "train")
-    assert caplog.messages == []
-    captions.write_text(captions.read_text().replace("here", "there"))
-    load_split(config, "train")
-    load_split(config, "valid")
-    (line,) = caplog.messages
-    assert line.startswith(f"{captions} has changed since Sounds was made of it; to take it as")
-    assert "run: sh egs/tta/preprocess/run_preprocess.sh" in line
-    run(config)
-    load_split(config, "train")
-    assert len(caplog.messages) == 1
-    (folder_of(config) / "preprocess_report.json").write_text("{")
-    load_split(config, "train")
-    assert len(caplog.messages) == 1
 
 
 def test_a_processed_dir_that_cannot_be_made(config, tmp_path):

@@ -73,6 +73,14 @@ def test_a_command_without_settings_names_its_options(typed, said, capsys):
     assert capsys.readouterr().err.splitlines()[-1].endswith(said)
 
 
+def test_the_options_of_verbs_are_known_as_well(capsys):
+    parser = new_parser("")
+    parser.add_subparsers().add_parser("export").add_argument("--vocoder")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["export", "--vocodr=x"])
+    assert capsys.readouterr().err.endswith("--vocodr=x; nearest: --vocoder\n")
+
+
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [

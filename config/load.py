@@ -18,6 +18,7 @@ import json5
 
 from config.schema import EXPERIMENTS, Config
 from config.typed_json import ConfigError, build, keys_of, not_text
+from utils.nearest import nearest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND_LINE = "the command line"
@@ -88,7 +89,11 @@ def _find(path: Path, folders: list[Path], named: str) -> Path:
     for folder in folders:
         if (folder / path).is_file():
             return (folder / path).resolve()
-    raise ConfigError(f"{path}: no such config file{named}")
+    shipped = [file.relative_to(REPOSITORY) for file in REPOSITORY.glob("egs/tta/*/*.json")]
+    inside = [folder / path.parent for folder in folders if (folder / path.parent).is_dir()]
+    beside = [path.with_name(file.name) for folder in inside for file in folder.glob("*.json")]
+    near = nearest(str(path), map(str, [*shipped, *beside]))
+    raise ConfigError(f"{path}: no such config file{named}{near}")
 
 
 def read_json5(path: Path) -> dict:
@@ -132,7 +137,10 @@ def parse_overrides(overrides: Sequence[str]) -> dict[tuple[str, ...], str]:
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name:
-            raise ConfigError(f"{override!r} is neither an option nor an override key.path=value")
+            raise ConfigError(
+                f"{override!r} is neither an option nor an override key.path=value; a value with"
+                " blanks has to be in quotes"
+            )
         path = tuple(name.split("."))
         if path in given:
             both = json.dumps([given[path], text], ensure_ascii=False)

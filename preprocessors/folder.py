@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
@@ -104,6 +105,8 @@ class SoundFolder:
 
     def _places(self, name: str) -> tuple[str, ...]:
         """Where a file of that name may be; none where the name leads out of the folder."""
+        if re.match("[A-Za-z]:/", name):  # of Windows
+            return ()
         if os.path.isabs(name):
             name = os.path.relpath(name, self.root.absolute())
         name = os.path.normpath(name)
@@ -122,7 +125,7 @@ class SoundFolder:
         return "missing"
 
     def hint(self, name: str) -> str:
-        """What was looked for under a name that is missing, and the nearest that exists."""
+        """What was looked for under a name that is not there, and the nearest that is."""
         name = name.strip().replace("\\", "/")
         self._hints += 1
         if self._hints > NEAREST_SOUGHT:
@@ -131,7 +134,10 @@ class SoundFolder:
         likely = f"wav/{below_wav(name)}"
         near = same_stem or difflib.get_close_matches(likely, self._sounds, 1, 0.5)
         nearest = f"the nearest name is {near[0]}" if near else "no name is like it"
-        return f"looked for {' and '.join(self._places(name))}; {nearest}"
+        places = self._places(name)
+        if not places:
+            return f"names begin at the data set's folder; {nearest}"
+        return f"looked for {' and '.join(places)}; {nearest}"
 
     def count_beside(self, used: Iterable[str]) -> int:
         """How many sound files there are beside those in `used`."""

@@ -39,7 +39,8 @@ def read_own_sounds(folder: SoundFolder, dataset: str) -> Records:
             try:
                 usable.append((folder.look_up(row["file"]), caption, SPLIT_NAMES[split], row))
             except AudioError as error:
-                hint = folder.hint(row["file"]) if error.reason == "missing" else ""
+                hinted = error.reason in ("missing", "outside the folder")
+                hint = folder.hint(row["file"]) if hinted else ""
                 skipped.append(Skip(error.reason, row["file"], hint))
     uids = unique_uids({file for file, *_ in usable})
     records, files = [], {}

@@ -16,12 +16,23 @@ from preprocessors.audiocaps import CSV_FILES, csv_files, read_audiocaps, stems_
 from preprocessors.folder import SoundFolder
 from preprocessors.own_sounds import CAPTIONS_FILE, read_own_sounds, read_sounds_alone
 from preprocessors.records import Records, Skip
-from preprocessors.report import REPORT_FILE, build_report, table
+from preprocessors.report import build_report, table
 from preprocessors.splits import compose
 from processors.clips import Clip
 from processors.mel_folder import MelFolder
-from processors.metadata import SPLITS, dataset_dir, metadata_text, read_records, split_path
-from utils.checkpoint import file_hash, read_json
+from processors.metadata import (
+    MADE_OF,
+    REPORT_FILE,
+    SPLITS,
+    dataset_dir,
+    made_of,
+    meant_by,
+    metadata_text,
+    read_records,
+    read_report,
+    split_path,
+)
+from utils.checkpoint import file_hash
 from utils.errors import UserError
 from utils.files import one_writer, write_text
 
@@ -51,6 +62,7 @@ def _prepare(
     skipped = [*records.skipped, *missing, *unusable]
     splits, leaks = compose(records, kept, config.train.random_seed, settings.valid_fraction)
     report = build_report(dataset, records, clips, skipped, kept, splits, leaks, settings)
+    report[MADE_OF] = made_of(here, map(folder.path, sorted({*records.origin.values()})))
     report["sounds_without_caption"] = folder.count_beside(clip.file for clip in clips)
     # The hashes come first: stopped between report and metadata, the next run knows both as ours.
     texts = [metadata_text(splits[split]) for split in SPLITS if split not in records.theirs]
@@ -102,10 +114,8 @@ def read_dataset(config: Config, dataset: str) -> tuple[SoundFolder, Records]:
 
 def written_before(config: Config, dataset: str) -> set[str]:
     """Hashes of the metadata files that an earlier preprocessing wrote."""
-    try:
-        return set(read_json(dataset_dir(config, dataset) / REPORT_FILE)["written"])
-    except (UserError, KeyError, TypeError):
-        return set()  # without a report that says otherwise, a file is the user's
+    report = read_report(dataset_dir(config, dataset))
+    return set(report.get("written", ()))  # where it does not say otherwise, a file is the user's
 
 
 def _open_folder(config: Config, dataset: str) -> SoundFolder:
@@ -117,7 +127,8 @@ def _open_folder(config: Config, dataset: str) -> SoundFolder:
         known = ", ".join(sorted(path.name for path in beside if path.is_dir())) or "none"
         raise UserError(
             f"data set {dataset!r}: there is no folder {sounds}; data sets in {prepared.parent}:"
-            f" {known}; sounds elsewhere are named by dataset_path.{dataset}=FOLDER"
+            f" {known}{meant_by(sounds)}; sounds elsewhere are named by"
+            f" dataset_path.{dataset}=FOLDER"
         )
     return SoundFolder(sounds, apart="mel" if sounds.resolve() == prepared.resolve() else None)
 

@@ -13,9 +13,9 @@ from preprocessors.captions import caption_lines, look_at_captions
 from preprocessors.records import Records, Skip
 from preprocessors.splits import Leak, Splits, same_sounds
 from processors.clips import Clip, Outcome
+from processors.lengths import padding_advice
 from utils.table import text_table
 
-REPORT_FILE = "preprocess_report.json"
 FRAME_STEP = 16  # a length of clips that suits every shipped autoencoder is a multiple of it
 
 
@@ -133,17 +133,14 @@ def _leak_lines(what: str, leaks: list[dict]) -> list[str]:
 
 def _length_lines(report: dict) -> list[str]:
     """Advice where most of what a model would see is silence after the clips."""
-    lengths = report["lengths"]
-    length, segment = lengths["suggested_segment_frames"], lengths["segment_frames"]
+    lengths, segment = report["lengths"], report["lengths"]["segment_frames"]
     second = report["mel"]["sample_rate"] / report["mel"]["hop_size"]
-    if 2 * lengths["median_seconds"] * second > segment or not report["kept"]:
+    advice = padding_advice(lengths, segment, second)
+    if advice is None or not report["kept"]:
         return []
-    advice = f"train with preprocess.segment_frames={length} ({length / second:.2f} s)"
-    if length >= segment:  # of short and long ones together, no length suits
-        advice = "prepare the short ones as a data set of their own, with fewer frames"
     return [
         f"  {lengths['shorter_than_segment'] / report['kept']:.0%} of the clips are shorter than"
         f" preprocess.segment_frames ({segment} frames, {segment / second:.2f} s) and are padded"
         f" with silence; their median is {lengths['median_seconds']:.2f} s",
-        f"    {advice}, or most of what is generated will be silent",
+        f"    {advice}",
     ]

@@ -12,7 +12,7 @@ from processors.metadata import LONGEST_CAPTION
 from utils.errors import UserError
 
 Row = tuple[str, dict[str, str]]  # "captions.csv line 7", {column: text}
-BAD_WIDTH = "wrong number of columns (a comma outside quotes?)"
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 def read_table(
@@ -22,13 +22,17 @@ def read_table(
 
     A file that has no columns but some of `enough`, the first of them included, is taken, too.
 
-    UTF-8 with or without a byte order mark, any line ends, quoting as RFC 4180, blank lines. A
-    caption that goes on in the next line without quotes is put together again. Raises UserError
-    where the file as a whole cannot be read or a column of `needed` is missing.
+    UTF-8 with or without a byte order mark, any line ends, quoting as RFC 4180, blank lines;
+    columns are parted by what `delimiter_of` finds. A caption that goes on in the next line without
+    quotes is put together again. Raises UserError where the file as a whole cannot be read or a
+    column of `needed` is missing.
     """
     text = _text(path)
-    spaced = ", " in text.lstrip().split("\n", 1)[0]  # quotes may then follow a blank
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=spaced)
+    parts = delimiter_of(text)
+    spaced = f"{parts} " in text.lstrip().split("\n", 1)[0]  # quotes may then follow a blank
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=parts, strict=True, skipinitialspace=spaced
+    )
     try:
         header = [name.strip() for name in _trimmed(next(reader, []), 1)]
         bare = header[:1] == [*enough[:1]] and {*header} <= {*enough}
@@ -42,10 +46,16 @@ def read_table(
         if len(fields) == len(header):
             rows.append((where, dict(zip(header, fields, strict=True))))
         else:
-            skipped.append(Skip(BAD_WIDTH, where))
+            reason = f"wrong number of columns (a {DELIMITERS[parts]} outside quotes?)"
+            skipped.append(Skip(reason, where))
     if not rows and not skipped:
         raise UserError(f"{path}: has a header but no rows")
     return rows, skipped
+
+
+def delimiter_of(text: str) -> str:
+    """What parts the columns in the first line: commas, or what many countries' Excel writes."""
+    return max(DELIMITERS, key=text.lstrip().split("\n", 1)[0].count)
 
 
 def _trimmed(fields: list[str], length: int) -> list[str]:

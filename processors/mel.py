@@ -18,6 +18,7 @@ import numpy as np
 
 from config.schema import MelConfig
 from config.typed_json import build
+from processors.metadata import meant_by
 from utils.checkpoint import read_json, write_json
 from utils.commands import command
 from utils.errors import UserError
@@ -131,7 +132,8 @@ def check_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
     """Raises UserError unless the mels in <dataset_dir>/mel/ were made with `mel`."""
     path = settings_path(dataset_dir)
     if not path.is_file():
-        raise UserError(f"{path}: missing, the mels are not ready; {_redo()}")
+        meant = "" if dataset_dir.is_dir() else meant_by(dataset_dir)
+        raise UserError(f"{path}: missing, the mels are not ready{meant}; {_redo()}")
     try:
         found = build(MelConfig, read_json(path), path)
     except UserError as error:

@@ -8,17 +8,22 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from config.schema import Config
-from utils.checkpoint import read_json
+from utils.checkpoint import file_hash, read_json
 from utils.commands import command
 from utils.errors import UserError
+from utils.nearest import nearest
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
+REPORT_FILE = "preprocess_report.json"  # what preprocessing kept, and of which files it made this
+MADE_OF = "made_of"  # in the report: hashes of the tables of captions, by path from its folder on
+IN_A_DATASET = ("captions.csv", "train.csv", "train.json", "mel")  # and in no folder of several
 LONGEST_CAPTION = 10_000  # characters; a longer one is a file that went wrong
 
 
@@ -96,6 +101,16 @@ def dataset_dir(config: Config, dataset: str) -> Path:
     return Path(config.preprocess.processed_dir) / dataset
 
 
+def meant_by(folder: Path) -> str:
+    """Of a data set's folder that is not there: what was likely meant, as the end of an error."""
+    place = folder.parent
+    if any((place / name).exists() for name in IN_A_DATASET):
+        place = place.resolve()
+        settings = f"dataset={place.name}", f"preprocess.processed_dir={place.parent}"
+        return f"; {place} is a data set itself: give {shlex.join(settings)}"
+    return nearest(folder.name, (beside.name for beside in place.glob("*/")))
+
+
 def split_path(config: Config, dataset: str, split: str) -> Path:
     """Path of a data set's train.json, valid.json or test.json (`split` of SPLITS)."""
     return dataset_dir(config, dataset) / f"{split}.json"
@@ -117,6 +132,8 @@ def load_split(
     """
     kept, left_out = [], 0
     for dataset in config.dataset:
+        if split == "train":
+            _tell_of_changes(dataset_dir(config, dataset))
         records = read_records(split_path(config, dataset, split), dataset)
         mels = _uids_with_mel(dataset_dir(config, dataset) / "mel")
         usable = [record for record in records if mels.issuperset(sounds_of(record))]
@@ -130,6 +147,33 @@ def load_split(
             f" {config.preprocess.processed_dir}; to make them, run: {command('mels')}"
         )
     return kept
+
+
+def read_report(folder: Path) -> dict:
+    """What preprocessing reported of a data set; empty where there is none that can be read."""
+    try:
+        return read_json(folder / REPORT_FILE)
+    except UserError:
+        return {}
+
+
+def made_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Those of the files that are there, by their paths from the folder on, with their hashes."""
+    return {os.path.relpath(file, folder): file_hash(file) for file in files if file.is_file()}
+
+
+def _tell_of_changes(folder: Path) -> None:
+    """Warns of files that are others now than when the data set in `folder` was made of them."""
+    before = read_report(folder).get(MADE_OF, {})
+    now = made_of(folder, (folder / name for name in before))
+    for name in now:
+        if now[name] != before[name]:
+            log.warning(
+                "%s has changed since %s was made of it; to take it as it is now, run: %s",
+                os.path.normpath(folder / name),
+                folder.name,
+                command("Edits" if name.endswith(".json") else "mels"),
+            )
 
 
 def _uids_with_mel(mel_dir: Path) -> set[str]:

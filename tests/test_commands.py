@@ -57,7 +57,7 @@ def filled_in(block: str) -> str:
     block = re.sub(r"\[([^]{}\"']*)\]", lambda part: part[1].split("|")[0], block)
     for name, value in PLACEHOLDERS.items():
         block = re.sub(rf"(?<![\w.=]){re.escape(name)}(?![\w.=])", value, block)
-    return block
+    return block.replace('=/sounds"', '=/my sounds"')  # in quotes, a path may have blanks
 
 
 def repository(folder: Path, python: str) -> Path:

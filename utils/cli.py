@@ -9,9 +9,11 @@ import re
 import select
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from utils.errors import UserError
 from utils.memory import keep_memory
+from utils.nearest import nearest
 
 DISK_ERRORS = (  # that the user can put right: no room, no permission, a file for a folder, ...
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -19,13 +21,49 @@ DISK_ERRORS = (  # that the user can put right: no room, no permission, a file f
 )
 
 
-def new_parser(description: str) -> argparse.ArgumentParser:
-    """A parser that shows the description as it is and takes options by their whole names."""
-    return argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+class Parser(argparse.ArgumentParser):
+    """Shows the description as it is, takes options by their whole names, says how one is written.
+
+    A parser with `overrides` (`add_config_arguments`) takes settings, key.path=value, too.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program; of what it does not know, the message names the right form."""
+        _, unknown, words = message.partition("unrecognized arguments: ")
+        super().error(message + (self._form_of(words.split(" ")[0]) if unknown else ""))
+
+    def check_overrides(self, overrides: Sequence[str]) -> None:
+        """Ends the program where an option is written as if it were a setting."""
+        for word in overrides:
+            if f"--{word.partition('=')[0]}" in self._option_string_actions:
+                self.error(f"unrecognized arguments: {word}")
+
+    def _form_of(self, word: str) -> str:
+        """How what was meant by an argument is written, as the end of a sentence."""
+        parsers = [self]
+        for action in self._actions:
+            parsers += action.choices.values() if isinstance(action.choices, dict) else ()  # verbs
+        options = {option for parser in parsers for option in parser._option_string_actions}
+        name, equals, value = word.partition("=")
+        if not name.startswith("--"):
+            if not equals:
+                return "; a value with blanks has to be in quotes"
+            if f"--{name}" in options:
+                return f"; here it is an option, --{name} {value}".rstrip()
+            return nearest(f"--{name}", options)
+        if any(action.dest == "overrides" for action in self._actions):
+            near = nearest(name, options, 0.8)
+            return near or f"; a setting has no dashes here, {name[2:]}={value or 'VALUE'}"
+        return nearest(name, options)
+
+
+def new_parser(description: str) -> Parser:
+    return Parser(description=description)
 
 
 def at_least_1(word: str) -> int:
@@ -56,12 +94,12 @@ def add_config_arguments(parser: argparse.ArgumentParser, default_config: str) -
     )
 
 
-def parse_arguments(
-    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
-) -> argparse.Namespace:
+def parse_arguments(parser: Parser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses options and overrides in any order; what is neither ends the program with status 2."""
     words = sys.argv[1:] if arguments is None else arguments
-    return parser.parse_intermixed_args([with_home(word) for word in words])
+    found = parser.parse_intermixed_args([with_home(word) for word in words])
+    parser.check_overrides(getattr(found, "overrides", ()))
+    return found
 
 
 def named_values(values: Sequence[str], option: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from utils.checkpoint import Checkpoints, read_json
 from utils.commands import command
 from utils.errors import UserError
 from utils.hub import model_folder
+from utils.nearest import nearest_path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WEIGHTS = {
@@ -130,6 +131,12 @@ def all_weights(log_dir: str, model_type: str) -> list[Path]:
     return sorted(folders, key=lambda folder: folder.stat().st_mtime)
 
 
+def _runs_near(place: Path, log_dir: str, model_type: str) -> list[Path]:
+    """Runs and folders of weights beside `place`, and those in `log_dir`."""
+    folders = [*place.parent.glob("*/"), *Path(log_dir).expanduser().glob("*/")]
+    return [folder for folder in folders if weights_folder(folder, model_type)]
+
+
 def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
     """The folder of weights that `path` names, or that of the newest run in `log_dir`.
 
@@ -152,7 +159,8 @@ def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
             " such a folder by: python bins/tta/convert.py import"
         )
     if not place.is_dir():
-        raise UserError(f"{path}: no such folder; {advice}")
+        near = nearest_path(place, _runs_near(place, log_dir, model_type))
+        raise UserError(f"{path}: no such folder{near}; {advice}")
     if (place / "model_index.json").is_file():
         raise UserError(
             f"{path}: a model in diffusers' layout; make a folder of ours of it first:"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import run_main, with_home
+from utils.cli import new_parser, run_main, with_home
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,13 +43,9 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    come = verbs.add_parser(
-        "import", help="published weights to a folder of ours", allow_abbrev=False
-    )
+    come = verbs.add_parser("import", help="published weights to a folder of ours")
     come.add_argument("--from", dest="format", required=True, choices=FORMATS)
     come.add_argument("--to", required=True, metavar="DIR", help="the folder to make")
     come.add_argument("files", nargs="+", metavar="FILE", help="files or folders of one model")
@@ -72,9 +68,7 @@ def parse() -> argparse.Namespace:
         help="likewise: a T5 (hub or folder), or the CLAP of an AudioLDM",
     )
 
-    go = verbs.add_parser(
-        "export", help="a trained model to a folder of another format", allow_abbrev=False
-    )
+    go = verbs.add_parser("export", help="a trained model to a folder of another format")
     go.add_argument("--to", dest="format", required=True, choices=("diffusers",))
     go.add_argument("--checkpoint_path", help="stage-2 run; default: the newest")
     go.add_argument("--log_dir", default="ckpts/tta", help="where runs are looked for")
@@ -85,9 +79,7 @@ def parse() -> argparse.Namespace:
     go.add_argument("--push_to_hub", metavar="NAME", help="upload it as this model, owner/name")
     go.add_argument("out", metavar="OUT_DIR", help="the folder to make")
 
-    join = verbs.add_parser(
-        "merge", help="a model and adapters (LoRA) to one model", allow_abbrev=False
-    )
+    join = verbs.add_parser("merge", help="a model and adapters (LoRA) to one model")
     join.add_argument(
         "--lora",
         required=True,

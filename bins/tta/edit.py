@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bins.tta.inference import Parser, add_lora_argument, in_utf8, vocoder_of
+from bins.tta.inference import PromptParser, add_lora_argument, in_utf8, vocoder_of
 from utils.cli import at_least_1, run_main
 from utils.errors import UserError
 
@@ -36,11 +36,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = PromptParser(description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--audio", type=in_utf8, help="the sound's file: any format, rate, channels")
     what.add_argument(
@@ -137,9 +133,9 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
     if adapters:
         made_by["lora"] = [adapter.receipt() for adapter in adapters]
     to_do = [job for job in jobs if not (job.name and numbering.has(job.name))]
+    for fault in editor.text_encoder.faults_of([job.text for job in to_do]):
+        print(f"warning: {fault}", file=sys.stderr)
     for job in progress(to_do, title="editing", unit="edit"):
-        for fault in editor.text_encoder.faults_of(job.text):
-            write_line(f"warning: {fault}")
         try:
             source, sampling = prepared(job, arguments, settings, folder)
         except UserError as error:

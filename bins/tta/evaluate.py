@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import add_config_arguments, at_least_1, named_values, parse_arguments, run_main
+from utils.cli import (
+    add_config_arguments,
+    at_least_1,
+    named_values,
+    new_parser,
+    parse_arguments,
+    run_main,
+)
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,11 +53,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser(__doc__)
     parser.add_argument(
         "--generated",
         help="folder of sounds, receipts (NNNN.json) beside them; with --checkpoint_path, where"
@@ -239,6 +242,9 @@ def make_sounds(
         arguments.generated = f"output/{run}_{reference}_{split}"
     made_by, folder = {"vocoder": name, "weights": weights}, Path(arguments.generated)
     batch_size = arguments.batch_size
+    prompts = [clip.captions[0] for clip in references if clip.captions]
+    for fault in pipeline.text_encoder.faults_of(prompts):
+        print(f"warning: {fault}", file=sys.stderr)
     generate_missing(folder, references, pipeline, vocoder, sampling, made_by, batch_size)
 
 

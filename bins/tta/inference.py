@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.cli import at_least_1, run_main
+from utils.cli import Parser, at_least_1, run_main
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,11 +32,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = PromptParser(description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--text", type=in_utf8, help="what to hear; where it begins with a dash, --text=-..."
@@ -126,7 +122,7 @@ def in_utf8(text: str) -> str:
     return text
 
 
-class Parser(argparse.ArgumentParser):
+class PromptParser(Parser):
     def error(self, message: str) -> NoReturn:
         """Explains what argparse takes a text for that begins with a dash."""
         if "text: expected one argument" in message:
@@ -174,9 +170,8 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
     vocoder_name, vocoder = vocoder_of(arguments, settings, folder)
     vocoder = vocoder.to(device)
     pipeline = load_pipeline(folder, device, adapters=adapters)
-    for prompt in prompts:
-        for fault in pipeline.text_encoder.faults_of(prompt):
-            print(f"warning: {fault}", file=sys.stderr)
+    for fault in pipeline.text_encoder.faults_of(prompts):
+        print(f"warning: {fault}", file=sys.stderr)
 
     candidates = arguments.num_candidates
     jobs = [prompt for prompt in prompts for _ in range(arguments.num_samples * candidates)]

@@ -19,7 +19,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from config.load import load_config
 from config.schema import Config
 from preprocessors.prepare import prepare, some_sounds
-from utils.cli import add_config_arguments, add_workers, named_values, parse_arguments, run_main
+from utils.cli import (
+    add_config_arguments,
+    add_workers,
+    named_values,
+    new_parser,
+    parse_arguments,
+    run_main,
+)
 from utils.errors import UserError
 
 VOCODER_CLIPS = 8  # of each data set, to try a vocoder on
@@ -28,7 +35,7 @@ EVALUATION = Path("ckpts/evaluation")  # published weights of taggers, and what 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = new_parser(__doc__)
     add_config_arguments(parser, "egs/tta/autoencoderkl/exp_config.json")
     add_workers(parser)
     parser.add_argument(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from config.schema import Config
 from models.base.task import Task
+from processors.lengths import padding_notes
 from processors.metadata import load_split
 from processors.stream import Share
 
@@ -21,7 +22,7 @@ class LatentTask(Task):
         self.seed = config.train.random_seed
         self.train_records = self.load_records("train")
         self.valid_records = self.load_records("valid")
-        self.notes: list[str] = []
+        self.notes: list[str] = padding_notes(config)
         self.made_from: dict[str, object] = {}
 
     def load_records(self, split: str) -> list[dict]:

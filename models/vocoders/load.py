@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from config.schema import MelConfig
 from models.vocoders.griffin_lim import GriffinLim
@@ -10,6 +11,7 @@ from models.vocoders.hifigan import HiFiGAN, load_hifigan
 from models.vocoders.saved import MODEL_TYPE, TrainedVocos, VocoderSettings, load_trained
 from utils.errors import UserError
 from utils.hub import model_folder
+from utils.nearest import nearest_path
 from utils.run_folder import all_weights, weights_folder
 
 GRIFFIN_LIM = "griffin_lim"
@@ -35,8 +37,11 @@ def load_vocoder(name: str, mel: MelConfig) -> Vocoder:
         return GriffinLim(**dataclasses.asdict(mel))
     folder = model_folder(name)
     if not folder.is_dir():
+        runs = [run for run in folder.parent.glob("*/") if weights_folder(run, MODEL_TYPE)]
+        near = nearest_path(folder, [Path(GRIFFIN_LIM), *runs])
         raise UserError(
-            f"vocoder {name!r} is neither {GRIFFIN_LIM!r} nor a folder with a Vocos or a HiFi-GAN"
+            f"vocoder {name!r} is neither {GRIFFIN_LIM!r} nor a folder with a Vocos or a"
+            f" HiFi-GAN{near}"
         )
     trained = weights_folder(folder, MODEL_TYPE)
     return load_trained(trained, mel) if trained else load_hifigan(folder, mel)

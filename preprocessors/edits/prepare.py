@@ -24,10 +24,17 @@ from preprocessors.edits.report import edits_report, edits_table
 from preprocessors.edits.sources import read_sources
 from preprocessors.prepare import written_before
 from preprocessors.records import Skip
-from preprocessors.report import REPORT_FILE
 from processors import mel_folder
 from processors.clips import Clip
-from processors.metadata import SPLITS, dataset_dir, metadata_text, split_path
+from processors.metadata import (
+    MADE_OF,
+    REPORT_FILE,
+    SPLITS,
+    dataset_dir,
+    made_of,
+    metadata_text,
+    split_path,
+)
 from utils.checkpoint import file_hash
 from utils.errors import UserError
 from utils.files import one_writer, remove_unfinished, write_text
@@ -76,6 +83,9 @@ def _write(config: EditsExperiment, records: dict[str, list[dict]], report: dict
     theirs = {s for s, path in paths.items() if path.exists() and file_hash(path) not in ours}
     texts = {split: metadata_text(records[split]) for split in SPLITS}
     hashes = {hashlib.sha256(text.encode()).hexdigest() for text in texts.values()}
+    sources = dict.fromkeys([*config.edits.beds, *config.edits.events])
+    tables = [split_path(config, source, split) for source in sources for split in SPLITS]
+    report[MADE_OF] = made_of(dataset_dir(config, dataset), tables)
     report |= {"written_by_you": sorted(theirs), "written": sorted(hashes | ours)}
     text = json.dumps(report, ensure_ascii=False, indent=1)
     # The hashes come first: stopped between the two, the next run knows both as ours.

@@ -145,9 +145,12 @@ def test_a_sound_that_is_hardly_heard_is_announced(infer, trained, capsys, tmp_p
     assert "dB, hardly to be heard" in read_json(tmp_path / "out/0000.json")["warning"]
 
 
-def test_a_prompt_that_the_text_encoder_does_not_know(infer, capsys):
-    infer("--text", "雨が降っています")
-    assert "warning: mostly words that the text encoder does not know" in capsys.readouterr().err
+def test_prompts_that_the_text_encoder_does_not_know(infer, capsys, tmp_path):
+    (tmp_path / "prompts").write_text("雨が降っています\na dog\nein Hund bellt\n", "utf-8")
+    infer("--text_file", tmp_path / "prompts", "--num_steps=1")
+    said = capsys.readouterr().err
+    assert said.count("warning: mostly words that the text encoder does not know") == 1
+    assert "(雨が降っています, ein, hund, bellt): '雨が降っています' and 1 more" in said
 
 
 def test_home_is_the_user_s(trained, infer, monkeypatch, tmp_path):

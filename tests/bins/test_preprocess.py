@@ -95,10 +95,13 @@ def test_sounds_elsewhere(config, tmp_path):
         f"dataset_path.Sounds={tmp_path / 'Sounds'}",
         "preprocess.valid_fraction=0.3",
     )
-    run(elsewhere)
+    report = run(elsewhere)
     assert files_of(tmp_path / "Sounds") == raw
-    run(config)
+    here = run(config)
+    assert report.pop("made_of") == {"../../Sounds/captions.csv": here["made_of"]["captions.csv"]}
+    assert report == {name: here[name] for name in report}
     made = files_of(tmp_path / "out" / "Sounds")
+    del made["preprocess_report.json"]
     assert made == {name: files_of(tmp_path / "Sounds")[name] for name in made}
 
 

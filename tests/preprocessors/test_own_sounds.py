@@ -109,6 +109,16 @@ def test_what_was_looked_for_and_the_nearest_name(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    "root", ["C:\\sounds\\", "d:/sounds/", "\\\\server\\sounds\\", "/home/ada/", "../"]
+)
+def test_a_place_on_another_computer(tmp_path, root):
+    touch(tmp_path, "wav/dog.wav")
+    (skip,) = read(tmp_path, f"file,caption\n{root}dog.wav,A dog\n").skipped
+    assert (skip.reason, skip.name) == ("outside the folder", f"{root}dog.wav")
+    assert skip.hint == ("names begin at the data set's folder; the nearest name is wav/dog.wav")
+
+
 def test_a_name_too_long_for_a_mel(tmp_path):
     name = "x" * 251
     touch(tmp_path, f"wav/{name}")

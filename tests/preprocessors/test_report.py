@@ -1,4 +1,4 @@
-"""What the report says of sounds that are kept."""
+"""What the report says of sounds that are kept, and what is said of data sets later on."""
 
 import json
 
@@ -7,6 +7,8 @@ import pytest
 import soundfile
 
 from preprocessors.prepare import prepare
+from processors.mel import check_mel_settings
+from processors.metadata import dataset_dir, load_split
 from tests.sounds import (
     RATE,
     captions_csv,
@@ -16,6 +18,8 @@ from tests.sounds import (
     write_sound,
 )
 from utils.audio import write_wav
+from utils.checkpoint import file_hash
+from utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +101,46 @@ def test_one_shots_among_longer_sounds_get_a_data_set_of_their_own(tmp_path, cap
     printed = capsys.readouterr().out
     assert "67% of the clips are shorter than preprocess.segment_frames (64 frames" in printed
     assert "prepare the short ones as a data set of their own, with fewer frames" in printed
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Two own sounds."""
+    folder = captions_csv(tmp_path / "Sounds", "file,caption\na.wav,Rain\nb.wav,A dog barks\n")
+    for seed, name in enumerate("ab"):
+        write_sound(folder / "wav" / f"{name}.wav", seed)
+    return make_config(tmp_path, "preprocess.valid_fraction=0")
+
+
+def test_a_folder_that_is_the_data_set_itself_and_a_mistyped_data_set(config, tmp_path):
+    itself = f"{tmp_path}/Sounds is a data set itself: give dataset=Sounds"
+    itself += f" preprocess.processed_dir={tmp_path}"
+    wrong = {f"preprocess.processed_dir={tmp_path}/Sounds": itself, "dataset=Sound": ""}
+    for setting, said in wrong.items():
+        other = make_config(tmp_path, setting)
+        with pytest.raises(UserError, match="there is no folder") as caught:
+            run(other)
+        assert f"; {said or 'nearest: Sounds'}; sounds elsewhere" in str(caught.value)
+        with pytest.raises(UserError, match="the mels are not ready") as caught:
+            check_mel_settings(dataset_dir(other, other.dataset[0]), other.preprocess.mel)
+        assert f"; {said or 'nearest: Sounds'}; to make" in str(caught.value)
+
+
+def test_captions_that_changed_since_are_told_at_training(config, tmp_path, caplog):
+    captions = tmp_path / "Sounds" / "captions.csv"
+    assert run(config)["made_of"] == {"captions.csv": file_hash(captions)}
+    captions.touch()  # later, and the same
+    load_split(config, "train")
+    assert caplog.messages == []
+    captions.write_text(captions.read_text().replace("dog", "cat"))
+    load_split(config, "train")
+    load_split(config, "valid")
+    (line,) = caplog.messages
+    assert line.startswith(f"{captions} has changed since Sounds was made of it; to take it as")
+    assert "run: sh egs/tta/preprocess/run_preprocess.sh" in line
+    run(config)
+    load_split(config, "train")
+    assert len(caplog.messages) == 1
+    (tmp_path / "Sounds" / "preprocess_report.json").write_text("{")
+    load_split(config, "train")
+    assert len(caplog.messages) == 1

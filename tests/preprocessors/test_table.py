@@ -28,8 +28,13 @@ def read(tmp_path, content: bytes | str):
         ' file ,"caption"\n\na.wav,"A dog, barking"\n\n',
         'file, caption\na.wav, "A dog, barking"\n',
         'file,caption,,\na.wav,"A dog, barking",,\n,,,\n',
+        "file;caption\r\na.wav;A dog, barking\r\n",
+        "file\tcaption\na.wav\tA dog, barking\n",
     ],
-    ids=["unix", "excel", "old mac", "blank lines", "blanks after commas", "empty columns"],
+    ids=[
+        *("unix", "excel", "old mac", "blank lines", "blanks after commas", "empty columns"),
+        *("semicolons", "tabs"),
+    ],
 )
 def test_ways_to_write_the_same(tmp_path, content):
     rows, skipped = read(tmp_path, content)
@@ -56,6 +61,12 @@ def test_rows_of_another_length_are_skipped(tmp_path):
     }
 
 
+def test_rows_of_another_length_between_semicolons(tmp_path):
+    rows, skipped = read(tmp_path, "file;caption\na.wav;A dog; barking\nb.wav;Rain\n")
+    assert [row["file"] for _, row in rows] == ["b.wav"]
+    assert [*skipped] == ["wrong number of columns (a semicolon outside quotes?)"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -63,7 +74,7 @@ def test_rows_of_another_length_are_skipped(tmp_path):
         ("\ufeff \r\n", "is empty"),
         ("file,caption\n", "a header but no rows"),
         ("a.wav,Rain\n", "must name the columns file,caption"),
-        ("file;caption\na.wav;Rain\n", "separated by commas"),
+        ("file|caption\na.wav|Rain\n", "separated by commas"),
         ("file,caption,file\na,b,c\n", "column 'file' stands twice"),
         ('file,caption\na.wav,"Rain\nb.wav,Wind\n', "not a proper CSV"),
         ('file,caption\na.wav,"Rain" falls\n', "line 2: not a proper CSV"),

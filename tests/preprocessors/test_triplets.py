@@ -15,10 +15,12 @@ from preprocessors.edits.prepare import make_pairs, prepare_edits
 from preprocessors.edits.sources import read_sources
 from processors import mel_folder
 from processors.mel import mel_of_wav
+from processors.metadata import SPLITS
 from tests import triplets as small
 from tests.sounds import make_mels_in_process, noise
 from tests.triplets import RATE, SAMPLES
 from utils.audio import read_wav, write_wav
+from utils.checkpoint import file_hash
 
 LSB = 1 / 32767
 
@@ -319,3 +321,6 @@ def test_records_that_the_user_edited_stay(root):
     edited = path.read_bytes()
     assert "train.json: written by you" in prepare_edits(config, 1)
     assert path.read_bytes() == edited
+    report = json.loads((root / "Theirs" / "preprocess_report.json").read_text())
+    sources = [root / name / f"{split}.json" for name in ("Beds", "Events") for split in SPLITS]
+    assert report["made_of"] == {f"../{p.parent.name}/{p.name}": file_hash(p) for p in sources}

@@ -184,3 +184,17 @@ def test_records_of_another_data_set_are_refused(tmp_path):
     write(tmp_path, [{**GOOD, "Dataset": "Other"}])
     with pytest.raises(UserError, match="record 1: Dataset 'Other' must be 'Sounds'"):
         load_split(config, "train")
+
+
+def test_triplets_of_a_data_set_that_changed_since_are_told(tmp_path, caplog):
+    config = make_config(tmp_path)
+    write(tmp_path, [GOOD])
+    put_mel(config, GOOD)
+    (tmp_path / "Beds").mkdir()
+    (tmp_path / "Beds" / "train.json").write_text("[]")
+    report = json.dumps({"made_of": {"../Beds/train.json": "before", "../Gone/train.json": ""}})
+    (tmp_path / "Sounds" / "preprocess_report.json").write_text(report)
+    load_split(config, "train")
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}/Beds/train.json has changed since Sounds was made of it")
+    assert "run: sh egs/tta/audit/run_preprocess.sh" in line

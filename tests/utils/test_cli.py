@@ -1,4 +1,3 @@
-import argparse
 import errno
 import subprocess
 import sys
@@ -6,12 +5,12 @@ import sys
 import pytest
 
 from tests.sounds import ROOT
-from utils.cli import add_config_arguments, parse_arguments, run_main
+from utils.cli import add_config_arguments, new_parser, parse_arguments, run_main
 from utils.errors import UserError
 
 
 def parse(*arguments):
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser = new_parser("")
     add_config_arguments(parser, "default.json")
     parser.add_argument("--exp_name")
     return parse_arguments(parser, arguments)
@@ -37,6 +36,49 @@ def test_unknown_flags_end_with_status_2(arguments, capsys):
         parse(*arguments)
     assert caught.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--log_dir", "/r"], "--log_dir; a setting has no dashes here, log_dir=VALUE"),
+        (["--train.max_steps=3"], "; a setting has no dashes here, train.max_steps=3"),
+        (["--exp_nam", "x"], "--exp_nam; nearest: --exp_name"),
+        (["exp_name=x"], "exp_name=x; here it is an option, --exp_name x"),
+        (["a.b=1", "config=mine.json"], "; here it is an option, --config mine.json"),
+    ],
+)
+def test_options_and_settings_that_are_taken_for_each_other(typed, said, capsys):
+    with pytest.raises(SystemExit):
+        parse(*typed)
+    assert capsys.readouterr().err.endswith(f"{said}\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["log_dir=/r"], "; here it is an option, --log_dir /r"),
+        (["--text", "a", "dog"], "arguments: dog; a value with blanks has to be in quotes"),
+        (["--log-dir", "/r"], "; nearest: --log_dir"),
+        (["log_dri=/r"], "; nearest: --log_dir"),
+        (["--zzz"], "arguments: --zzz"),
+    ],
+)
+def test_a_command_without_settings_names_its_options(typed, said, capsys):
+    parser = new_parser("")
+    for option in ("--text", "--log_dir"):
+        parser.add_argument(option)
+    with pytest.raises(SystemExit):
+        parser.parse_args(typed)
+    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
+
+
+def test_the_options_of_verbs_are_known_as_well(capsys):
+    parser = new_parser("")
+    parser.add_subparsers().add_parser("export").add_argument("--vocoder")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["export", "--vocodr=x"])
+    assert capsys.readouterr().err.endswith("--vocodr=x; nearest: --vocoder\n")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from preprocessors.table import delimiter_of
 from processors.edits import is_edit, sounds_of
 from processors.metadata import fault_of_uid
 from utils.checkpoint import read_json
@@ -66,9 +68,10 @@ def _triplets(path: Path) -> list[Job]:
 
 def _table(path: Path) -> list[Job]:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            rows, columns = list(reader), reader.fieldnames or ()
+        text = path.read_bytes().decode("utf-8-sig")
+        lines = io.StringIO(text, newline="")
+        reader = csv.DictReader(lines, restval="", delimiter=delimiter_of(text))
+        rows, columns = list(reader), reader.fieldnames or ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as CSV: {error}") from None
     if set(NEEDED) - {*columns} or {*columns} - {*COLUMNS}:

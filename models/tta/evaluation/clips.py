@@ -19,7 +19,7 @@ from preprocessors.folder import SOUND_SUFFIXES, SoundFolder, below_wav, without
 from preprocessors.own_sounds import CAPTIONS_FILE, read_own_sounds
 from preprocessors.prepare import find_sounds
 from preprocessors.records import Records
-from processors.metadata import SPLITS, dataset_dir, read_records, split_path
+from processors.metadata import SPLITS, dataset_dir, meant_by, read_records, split_path
 from utils.audio import FULL_SCALE
 from utils.errors import UserError
 
@@ -184,7 +184,7 @@ def _of_dataset(name: str, config: Config) -> tuple[SoundFolder, Records]:
     if not found:
         raise UserError(
             f"--reference {name}: neither a folder nor a data set that was prepared in"
-            f" {prepared.parent}"
+            f" {prepared.parent}{meant_by(prepared)}"
         )
     folder = SoundFolder(Path(config.dataset_path.get(name, prepared)))
     return folder, Records({split: [] for split in SPLITS}, {}, theirs=found)

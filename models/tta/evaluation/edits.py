@@ -23,7 +23,7 @@ from models.tta.evaluation.features import Features
 from models.tta.evaluation.protocol import PROTOCOLS
 from models.tta.evaluation.scores import Row, row_scores
 from models.tta.evaluation.spectra import frames_outside, log_spectral_distance
-from processors.metadata import SPLITS, dataset_dir, read_records, split_path
+from processors.metadata import SPLITS, dataset_dir, meant_by, read_records, split_path
 from utils.commands import command
 from utils.errors import UserError
 from utils.progress import progress
@@ -68,7 +68,7 @@ def read_triplets(name: str, config: Config, split: str | None) -> tuple[list[Tr
     paths = {each: split_path(config, name, each) for each in SPLITS}
     there = [each for each in ("test", "valid", "train") if paths[each].is_file()]
     if not there or split not in (None, *there):
-        found = ", ".join(there) or "none"
+        found = ", ".join(there) or f"none{meant_by(dataset_dir(config, name))}"
         raise UserError(
             f"--triplets {name}: splits in {dataset_dir(config, name)}: {found}; to make triplets,"
             f" run: {command('Edits')}"

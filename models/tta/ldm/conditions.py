@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from config.load import load_config
 from config.model_schema import AudioLDMModel, AutoencoderKLConfig, UNetConfig
-from config.schema import AudioLDMExperiment, PreprocessConfig
+from config.schema import AudioLDMExperiment
 from models.tta.evaluation.hub_models import CLAP, CLAP_RATE
 from models.tta.ldm.pipeline import PipelineSettings
 from models.tta.ldm.text_encoder import weights_fingerprint
@@ -21,6 +23,7 @@ from processors.sound_embedding import build_sound_cache
 from processors.wav_dataset import pcm_path
 from utils.errors import UserError
 from utils.hub import model_folder
+from utils.run_folder import REPOSITORY
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -77,10 +80,12 @@ def check_text_width(model: AudioLDMModel, width: int) -> None:
         )
 
 
-def check_latent(
-    latent: Sequence[int], vae: AutoencoderKLConfig, preprocess: PreprocessConfig, source: Path
-) -> None:
-    """Raises UserError unless the VAE in `source` gives latents [z, height, width] = `latent`."""
+def check_latent(config: AudioLDMExperiment, vae: AutoencoderKLConfig, source: Path) -> None:
+    """Raises UserError unless the VAE in `source` gives latents [z, height, width] as the config's.
+
+    It names the shipped configs of the same task that are for the VAE's latents.
+    """
+    preprocess, latent = config.preprocess, list(config.model.latent)
     for name in ("n_mel", "segment_frames"):
         if getattr(preprocess, name) % vae.downsampling:
             raise UserError(
@@ -88,11 +93,25 @@ def check_latent(
                 f" {vae.downsampling}, the downsampling of the VAE in {source}"
             )
     found = list(vae.latent_shape(preprocess.n_mel, preprocess.segment_frames))
-    if list(latent) != found:
+    if latent != found:
+        fitting = _configs_for([*found[:2], preprocess.n_mel], config.task)
         raise UserError(
-            f"the VAE in {source} gives latents {found}, and this model is for {list(latent)}: take"
-            " a VAE that fits (model.autoencoder_path), or a config for this latent (model.latent)"
+            f"the VAE in {source} gives latents {found}, and this model is for {latent}: take a VAE"
+            " that fits (model.autoencoder_path), or a config for this latent"
+            f" ({' or '.join(fitting) or 'model.latent'})"
         )
+
+
+def _configs_for(shape: list[int], task: str) -> list[str]:
+    """The shipped configs of a task for latents of this [z, height] and number of mel bands."""
+    found = []
+    for path in sorted(REPOSITORY.glob("egs/tta/*/exp_config*.json")):
+        with contextlib.suppress(UserError):  # of one that the user has changed
+            config = load_config(path)
+            if config.task == task and config.train.lora is None:
+                theirs = [*config.model.latent[:2], config.preprocess.n_mel]
+                found += [f"--config {path.relative_to(REPOSITORY)}"] * (theirs == shape)
+    return found
 
 
 def check_start(config: AudioLDMExperiment, found: PipelineSettings, start: Path) -> None:

@@ -25,7 +25,7 @@ from transformers import (
 from transformers.utils import logging
 
 from config.model_schema import SmallT5Config
-from models.tta.ldm.tokenizer import train_tokenizer
+from models.tta.ldm.tokenizer import strange_words, train_tokenizer
 from processors.text import padded_length
 from utils.errors import UserError
 
@@ -137,20 +137,37 @@ class TextEncoder(nn.Module):
         ids = [token for row in self._words(texts) for token in row]
         return ids.count(self.tokenizer.unk_token_id) / max(1, len(ids))
 
-    def faults_of(self, text: str) -> list[str]:
-        """What of the text the model does not see, in words."""
-        shown, faults = f"{text[:60]!r}{'...' * (len(text) > 60)}", []
-        if self.is_cut(text):
-            faults.append(f"cut to {self.max_tokens} tokens: {shown}")
-        if self.unknown_share([text]) > MOST_UNKNOWN:
-            faults.append(f"mostly words that the text encoder does not know: {shown}")
-        return faults
+    def faults_of(self, texts: Sequence[str]) -> list[str]:
+        """What the model does not see of prompts, a line for each kind of fault."""
+        cut, (odd, fault) = [text for text in texts if self.is_cut(text)], self._not_known(texts)
+        lines = [f"cut to {self.max_tokens} tokens: {_shown(cut)}"] if cut else []
+        return [*lines, f"{fault}: {_shown(odd)}"] if odd else lines
 
-    def check_captions(self, captions: Iterable[str]) -> list[str]:
+    def _not_known(self, texts: Sequence[str]) -> tuple[list[str], str]:
+        """The texts of which half is not known or more, and what is wrong with them, in words."""
+        odd: dict[str, list[str]] = {}
+        for text in texts:
+            strange, others = strange_words(self.tokenizer, text)
+            if strange or others:
+                is_odd = len(strange) >= max(1, others)
+            else:
+                is_odd = self.unknown_share([text]) > MOST_UNKNOWN
+            if is_odd:
+                odd[text] = strange
+        fault = "mostly words that the text encoder does not know"
+        if words := [word for strange in odd.values() for word in strange][:8]:
+            few = "as the captions that it was trained on have few or none of them"
+            fault += f", {few} ({', '.join(dict.fromkeys(words))})"
+        return [*odd], fault
+
+    def check_captions(self, captions: Iterable[str], prompts: Sequence[str] = ()) -> list[str]:
         """Warnings about captions to train on: how many are cut, and how much is not known.
 
+        Args:
+            prompts: of which sounds are made meanwhile, with warnings of their own.
+
         Raises:
-            UserError: the tokenizer knows too little of them to learn from.
+            UserError: the tokenizer knows too little of the captions to learn from.
         """
         captions = sorted(set(captions))
         unknown = self.unknown_share(captions)
@@ -164,12 +181,15 @@ class TextEncoder(nn.Module):
         warnings = []
         if unknown > 0.01:
             warnings.append(f"the text encoder does not know {unknown:.0%} of the captions' words")
+        odd, fault = self._not_known(captions)
+        if odd and 2 * len(odd) >= len(captions):  # of one that was made from other captions
+            warnings.append(f"{len(odd)} of {len(captions)} captions are {fault}")
         if cut := [caption for caption in captions if self.is_cut(caption)]:
             warnings.append(
                 f"{len(cut)} of {len(captions)} captions are cut to {self.max_tokens} tokens"
                 f" (model.text_encoder.max_tokens), such as {cut[0][:60]!r}"
             )
-        return warnings
+        return warnings + [f"inference.demo_prompts: {line}" for line in self.faults_of(prompts)]
 
     def pieces(self, text: str) -> list[int]:
         """The token ids of a text, without </s>."""
@@ -226,6 +246,12 @@ class TextEncoder(nn.Module):
         tokenizer.pop("truncation"), tokenizer.pop("padding")
         digest.update(json.dumps(tokenizer, sort_keys=True).encode())
         return digest.hexdigest()[:12]
+
+
+def _shown(texts: Sequence[str]) -> str:
+    """The first of the texts, and how many more there are."""
+    more = f" and {len(texts) - 1} more" if len(texts) > 1 else ""
+    return f"{texts[0][:60]!r}{'...' * (len(texts[0]) > 60)}{more}"
 
 
 def weights_fingerprint(model: nn.Module) -> str:

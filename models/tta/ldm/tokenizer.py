@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections import Counter
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
+WORD = re.compile(r"[^\W\d_]+")
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")  # in T5's order: their ids are 0, 1, 2
 
 
@@ -58,6 +60,20 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int) -> PreTrainedToken
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=pad, eos_token=end, unk_token=unknown
     )
+
+
+def strange_words(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[list[str], int]:
+    """The words of a text that the captions of `train_tokenizer` hardly had, and how many are not.
+
+    Such a word is in pieces: with room for more tokens none of it was in the captions, else it was
+    seldom there. Of a tokenizer of another kind, as published models have, nothing is known.
+    """
+    backend = tokenizer.backend_tokenizer
+    if not getattr(backend.model, "fuse_unk", False):
+        return [], 0
+    words = dict.fromkeys(WORD.findall(backend.normalizer.normalize_str(text)))
+    strange = [word for word in words if len(backend.encode(word, add_special_tokens=False)) > 1]
+    return strange, len(words) - len(strange)
 
 
 def _alphabet(texts: Iterable[str], most: int) -> list[str]:

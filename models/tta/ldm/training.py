@@ -66,8 +66,9 @@ class AudioLDMTraining(LatentTask):
         learns = next(self.text_encoder.parameters()).requires_grad
         self.trains_text = learns and config.model.trains_text
         if not self.from_sounds:
-            captions = (record["Caption"] for record in self.train_records)
-            self.notes += self.text_encoder.check_captions(captions)
+            captions = [record["Caption"] for record in self.train_records]
+            prompts = config.inference.demo_prompts
+            self.notes += self.text_encoder.check_captions(captions, prompts)
         self.unet = UNet(config.model.audioldm)
         if start:
             self._load_unet(start)
@@ -100,7 +101,7 @@ class AudioLDMTraining(LatentTask):
         self.saved_vae = load_vae(folder)
         check_mel(config.preprocess.mel, self.saved_vae.mel, folder)
         self.vae = self.saved_vae.vae.to(device, memory_format=memory_format(device))
-        check_latent(config.model.latent, self.vae.config, config.preprocess, folder)
+        check_latent(config, self.vae.config, folder)
         taken = {"folder": str(folder.resolve()), "fingerprint": self.saved_vae.fingerprint}
         if checkpoint:
             made_with = read_json(checkpoint / "config.json")["made_with"]

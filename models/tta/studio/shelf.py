@@ -193,7 +193,9 @@ class Shelf:
         [sound] = generate(
             pipeline, vocoder, [wish.text], wish.sampling, source=source, on_step=on_step
         )
+        faults = pipeline.text_encoder.faults_of([wish.text])
         return sound, {
+            **({"warning": "; ".join(faults)} if faults else {}),
             "vocoder": wish.vocoder,
             "checkpoint": wish.folder,
             "weights": self._weights,

@@ -284,15 +284,34 @@ def test_captions_that_are_cut_or_not_known_are_told():
     assert warning.startswith("1 of 3 captions are cut to 12 tokens")
     assert long[:20] in warning
     encoder.max_tokens = 64
-    (warning,) = encoder.check_captions(["a dog barks", "rain", "a dog barks loudly in the ☔"])
+    (warning,) = encoder.check_captions(["a dog barks", "rain", "a dog barks as the ☔"])
     assert "does not know" in warning
+    (of_captions, of_prompts) = encoder.check_captions(["a whistle", "rain"], ["rain", "a tram"])
+    assert of_captions.startswith("1 of 2 captions are mostly words that the text encoder does not")
+    assert of_captions.endswith("few or none of them (whistle)")
+    assert of_prompts.startswith("inference.demo_prompts: mostly words")
+    assert of_prompts.endswith("(tram): 'a tram'")
     with pytest.raises(UserError, match=r"does not know .* of the captions' words, such as '犬"):
         encoder.check_captions(["犬が吠える", "雨が降る"])
 
 
-def test_faults_of_a_prompt():
+def test_faults_of_prompts(t5_folder, tmp_path):
     small = SmallT5Config(vocab_size=80, d_model=16, num_layers=1, num_heads=2, d_ff=16)
-    encoder = TextEncoder.small(small, ["a dog barks", "rain"], 12)
-    assert encoder.faults_of("a dog") == []
-    assert encoder.faults_of("a dog " * 20)[0].startswith("cut to 12 tokens: 'a dog a dog")
-    assert encoder.faults_of("雨")[0].startswith("mostly words that the text encoder does not know")
+    TextEncoder.small(small, ["a dog barks", "rain"], 12).save(tmp_path)
+    encoder = TextEncoder.from_pretrained(str(tmp_path), 12)
+    assert encoder.faults_of(["a dog", "Rain, rain"]) == []
+    (line,) = encoder.faults_of(["a dog " * 20, "rain", "a dog"])
+    assert line.startswith("cut to 12 tokens: 'a dog a dog")
+    (line,) = encoder.faults_of(["a dog", "雨", "猫"])
+    unknown = "mostly words that the text encoder does not know"
+    reason = ", as the captions that it was trained on have few or none of them"
+    assert line == f"{unknown}{reason} (雨, 猫): '雨' and 1 more"
+    encoder.max_tokens = 64
+    german = ["Ein Hund bellt", "a dog barks at rain", "Regen fällt, rain"]
+    assert encoder.faults_of(german) == [
+        f"{unknown}{reason} (ein, hund, bellt, regen, fällt): 'Ein Hund bellt' and 1 more"
+    ]
+    assert encoder.faults_of(["☔!"]) == [f"{unknown}: '☔!'"]
+    published = TextEncoder.from_pretrained(str(t5_folder), 64)
+    assert published.faults_of(["a bark a dog on a coat"]) == []
+    assert published.faults_of(["雨"]) == [f"{unknown}: '雨'"]

@@ -3,12 +3,14 @@
 import dataclasses
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from bins.tta.train import make_task
+from config.load import load_config
 from config.model_schema import AutoencoderKLConfig
 from models.base.accelerator import make_accelerator
 from models.tta.autoencoder.saved import load_vae, save_vae
@@ -16,6 +18,7 @@ from models.tta.ldm.conditions import check_latent
 from models.tta.ldm.training import AudioLDMTraining
 from tests import tiny
 from tests.compare import scalars
+from tests.tiny import ROOT
 from utils.errors import UserError
 from utils.seeds import generator
 
@@ -104,16 +107,32 @@ def test_validation_measures_the_average(trained, config, tmp_path):
     assert of_last_weights != pytest.approx(found, rel=1e-4)
 
 
+def wanting(latent: list[int], preprocess) -> SimpleNamespace:
+    """What of a config says which latents it is for."""
+    model = SimpleNamespace(latent=latent)
+    return SimpleNamespace(model=model, preprocess=preprocess, task="AudioLDM")
+
+
 def test_a_vae_of_another_latent_is_refused(config):
     vae = AutoencoderKLConfig(32, [1, 1], 1, False, 1, 1, 2, True)
     mel = config.preprocess  # 16 bands, 16 frames
-    check_latent([2, 8, 8], vae, mel, Path("here"))
+    check_latent(wanting([2, 8, 8], mel), vae, Path("here"))
     for latent in ([4, 8, 8], [2, 4, 8], [2, 8, 4]):
         with pytest.raises(UserError, match=r"VAE in here gives latents \[2, 8, 8\], and this"):
-            check_latent(latent, vae, mel, Path("here"))
+            check_latent(wanting(latent, mel), vae, Path("here"))
     deep = AutoencoderKLConfig(32, [1] * 6, 1, False, 1, 1, 2, True)
     with pytest.raises(UserError, match="n_mel 16 must be a multiple of 32, the downsampling"):
-        check_latent([2, 8, 8], deep, mel, Path("here"))
+        check_latent(wanting([2, 8, 8], mel), deep, Path("here"))
+
+
+def test_the_config_that_is_for_a_vae_is_named():
+    """Who has trained the small VAE, and then stage 2 without its small config."""
+    vae = load_config(ROOT / "egs/tta/autoencoderkl/exp_config_small.json").model.autoencoderkl
+    large = load_config(ROOT / "egs/tta/audioldm/exp_config.json")
+    with pytest.raises(UserError) as caught:
+        check_latent(large, vae, Path("here"))
+    small = "egs/tta/audioldm/exp_config_small.json"
+    assert str(caught.value).endswith(f"or a config for this latent (--config {small})")
 
 
 def test_a_resumed_run_has_the_weights_and_the_average_apart(trained, config):

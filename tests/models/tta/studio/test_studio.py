@@ -69,6 +69,9 @@ def test_the_model_that_was_asked_for_makes_the_sound(studio, runs):
     bits = [studio.history.file("", f"{k.number}.wav").read_bytes() for k in kept]
     assert bits[0] == bits[2] != bits[1] == bits[3]
     assert kept[0].receipt["weights"] != kept[1].receipt["weights"]
+    assert "warning" not in kept[0].receipt
+    [unknown] = make(studio, f"{runs}/one", text="Ein Hund bellt")
+    assert "(ein, hund, bellt)" in unknown.receipt["warning"]
 
 
 def test_replay_gives_the_same_bits_and_says_where_they_differ(studio, runs):

@@ -137,7 +137,7 @@ class Studio:
 
     def _compare(self, person: str, wish: Wish, kept: Kept) -> Callable[[Job], str]:
         def work(job: Job) -> str:
-            sound, made_by = self.shelf.make(wish, job.on_step, kept.receipt.get("weights"))
+            sound, made_by = self.shelf.make(wish, job.on_step, kept.receipt)
             with tempfile.TemporaryDirectory() as folder:
                 rate = made_by["mel"]["sample_rate"]
                 new = Numbering(Path(folder)).write(sound, wish.sampling, {}, rate).read_bytes()

@@ -71,7 +71,7 @@ class Api:
     async def edit(
         self,
         request: gr.Request,
-        audio: str,
+        audio: str | None,
         text: str,
         begin: float | None = None,
         end: float | None = None,
@@ -95,6 +95,8 @@ class Api:
         """
 
         def submit() -> list[Job]:
+            if audio is None:
+                raise UserError("audio: there is no sound to change")
             region = None if begin is None and end is None else ((begin or 0.0, end),)
             ways = {"region": region, "strength": strength, "extend": extend, "task": task}
             asked = {name: value for name, value in ways.items() if value is not None}
@@ -161,14 +163,13 @@ def wire_api(studio: Studio) -> None:
 def fields(names: Sequence[str]) -> list[gr.components.Component]:
     """An input for each name; all but `text` may be left out."""
     texts = ("text", "negative_text", "sampler", "model", "vocoder", "task")
-    whole = ("num_sounds", "seed", "num_steps")
 
     def field(name: str) -> gr.components.Component:
         if name in texts:
             return gr.Textbox(None, label=name)
         if name == "lora":
             return gr.Dropdown([], label=name, multiselect=True, allow_custom_value=True)
-        return gr.Number(None, label=name, precision=0 if name in whole else None)
+        return gr.Number(None, label=name)  # which passes on what is none, too, to be refused
 
     return [field(name) for name in names]
 

@@ -10,7 +10,7 @@ from contextlib import aclosing
 import gradio as gr
 
 from config.schema import MelConfig
-from models.tta.studio.cards import sound_card, source_card
+from models.tta.studio.cards import render, sound_card, source_card
 from models.tta.studio.events import (
     MANY,
     PRIVATE,
@@ -18,6 +18,7 @@ from models.tta.studio.events import (
     fault,
     follow,
     person,
+    plain,
     session,
     slot,
     told,
@@ -41,6 +42,7 @@ TEXTS = {  # the field for the text, without and with an instruction
     False: {"label": "What to hear", "placeholder": ""},
     True: {"label": "Instruction", "placeholder": "Drop the sound of the dog"},
 }
+EMPTY = "Load a sound, or press Edit below one that was made."
 NOTHING_TAKEN = "there is no sound to change; load one, or press Edit on one that was made"
 
 
@@ -52,15 +54,25 @@ class EditTab:
             with gr.Column(scale=2, min_width=320):
                 self._lay_out_form()
             with gr.Column(scale=3, min_width=320):
-                self.source = gr.HTML("", js_on_load=SCRIPT, apply_default_css=False)
-                self.status = gr.HTML("", js_on_load=None)
+                self.source = gr.HTML(
+                    render("message", text=EMPTY, kind="note"),
+                    js_on_load=SCRIPT,
+                    apply_default_css=False,
+                )
+                self.status = plain("")
                 self.result = slot()
         self._wire()
 
     def _lay_out_form(self) -> None:
         limits = self.studio.limits
         types = ["audio", "video"]
-        self.file = gr.File(label="Sound to change", file_types=types, type="filepath", height=150)
+        self.file = gr.File(
+            label="Sound to change",
+            file_types=types,
+            type="filepath",
+            height=130,
+            elem_classes="drop",
+        )
         self.what = gr.Radio(WHAT, value=INPAINT, label="What to do")
         self.text = gr.Textbox(max_length=limits.text, **TEXTS[False])
         second = functools.partial(gr.Number, minimum=0, step=0.1, min_width=120)

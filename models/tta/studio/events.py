@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -82,6 +83,10 @@ async def follow(studio: Studio, jobs: Sequence[Job]) -> AsyncIterator[tuple[str
     finally:
         for job in jobs:
             job.cancel()
+
+
+# HTML without a script, in the page's own looks.
+plain = functools.partial(gr.HTML, js_on_load=None, apply_default_css=False)
 
 
 def slot() -> gr.HTML:

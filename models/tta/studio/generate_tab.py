@@ -9,12 +9,14 @@ from pathlib import Path
 import gradio as gr
 
 from models.tta.studio.cards import render, sound_card
-from models.tta.studio.events import MANY, PRIVATE, fault, follow, person, session, slot
+from models.tta.studio.events import MANY, PRIVATE, fault, follow, person, plain, session, slot
 from models.tta.studio.history import Kept
 from models.tta.studio.sampling_form import Sampling, slider
 from models.tta.studio.shelf import MODEL
 from models.tta.studio.studio import Studio
 from utils.errors import UserError
+
+EMPTY = "Sounds appear here, one by one."
 
 
 class GenerateTab:
@@ -44,7 +46,7 @@ class GenerateTab:
                     self.stop = gr.Button("Cancel", min_width=120)
                 self.sampling = Sampling(studio)
             with gr.Column(scale=3, min_width=320):
-                self.status = gr.HTML("", js_on_load=None)
+                self.status = plain(render("message", text=EMPTY, kind="note"))
                 with gr.Column(elem_classes="sounds"):
                     self.slots = [slot() for _ in range(limits.sounds)]
         form = [self.text, self.negative, self.seconds, self.count, self.seed, self.fresh]

@@ -6,7 +6,7 @@ import gradio as gr
 
 from models.tta.studio.api import wire_api
 from models.tta.studio.edit_tab import INSTRUCT, WHAT, EditTab, kind_for
-from models.tta.studio.events import PRIVATE, wire_slot
+from models.tta.studio.events import PRIVATE, plain, wire_slot
 from models.tta.studio.generate_tab import GenerateTab, no_model
 from models.tta.studio.history_tab import HistoryTab, TrainingTab
 from models.tta.studio.sampling_form import choices
@@ -27,7 +27,10 @@ def theme() -> gr.themes.Base:
         block_padding="0px",
         block_label_background_fill="transparent",
         block_label_background_fill_dark="transparent",
-        form_gap_width="0px",
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
         panel_border_width="0px",
         input_border_width="1px",
         input_background_fill="*background_fill_primary",
@@ -52,6 +55,11 @@ def theme() -> gr.themes.Base:
         checkbox_label_background_fill_hover_dark="transparent",
         checkbox_label_background_fill_selected="transparent",
         checkbox_label_background_fill_selected_dark="transparent",
+        checkbox_label_border_width="0px",
+        input_border_color_focus="var(--accent)",
+        input_border_color_focus_dark="var(--accent)",
+        input_shadow_focus="none",
+        input_shadow_focus_dark="none",
         checkbox_label_padding="2px 0",
         slider_color="var(--accent)",
         slider_color_dark="var(--accent)",
@@ -67,8 +75,8 @@ def make_page(studio: Studio) -> gr.Blocks:
     with gr.Blocks(
         title="Arion studio", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
     ) as page:
-        gr.HTML("<h1>Arion studio</h1>", elem_id="title", js_on_load=None)
-        empty = gr.HTML(no_model(studio), visible=False, js_on_load=None)
+        plain("<h1>Arion studio</h1>", elem_id="title")
+        empty = plain(no_model(studio), visible=False)
         with gr.Tabs() as tabs:
             with gr.Tab("Generate", id="generate"):
                 generate = GenerateTab(studio)

@@ -26,7 +26,7 @@ class Sampling:
             self.model = gr.Dropdown([], label="Model")
             self.adapters = gr.Dropdown([], label="Adapters", multiselect=True, visible=False)
             self.times = slider(
-                0, limits.adapters, 1, step=0.05, label="Strength of the adapters", visible=False
+                0, limits.times, 1, step=0.05, label="Strength of the adapters", visible=False
             )
             self.vocoder = gr.Dropdown([], label="Vocoder")
             with gr.Row():
@@ -85,7 +85,9 @@ class Sampling:
         made = made or dataclasses.asdict(settings.sampling)
         vocoder = made["vocoder"] if made.get("vocoder") in vocoders else vocoders[0]
         there = {str(a.folder): name for name, a in self.studio.shelf.adapters(model, kind).items()}
-        used = {there[u["path"]]: u["weight"] for u in made.get("lora", []) if u["path"] in there}
+        used = {
+            there[u["folder"]]: u["weight"] for u in made.get("lora", []) if u["folder"] in there
+        }
         adapters, times = self._adapters_of(model, kind)
         return [
             {**adapters, "value": list(used)},
@@ -106,7 +108,7 @@ class Sampling:
 
     def kind_of(self, model: str | None) -> str | None:
         """None where there is no such model any more."""
-        kinds = (kind for kind in (MODEL, EDITOR) if model in self.studio.shelf.models(kind))
+        kinds = (kind for kind in (MODEL, EDITOR) if model in list(self.studio.shelf.models(kind)))
         return next(kinds, None)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from config.typed_json import build
@@ -45,7 +46,8 @@ class Limits:
     steps: int = 200
     text: int = 1000  # characters
     upload_mb: int = 20
-    adapters: float = 2.0  # times that they are added
+    adapters: int = 8
+    times: float = 2.0  # that adapters are added
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Wish:
         given = {name: receipt[name] for name in names if name in receipt}
         sampling = build(kind, given, "the receipt")
         try:
-            lora = [f"{used['path']}:{used['weight']}" for used in receipt.get("lora", [])]
+            lora = [f"{used['folder']}:{used['weight']}" for used in receipt.get("lora", [])]
             made_by = receipt["text"], receipt["checkpoint"], receipt["vocoder"]
             return cls(*made_by, sampling, tuple(map(Adapter.find, lora)))
         except KeyError as error:
@@ -205,7 +207,9 @@ class Shelf:
     def _adapters(self, lora: object, model: object, kind: str) -> tuple[Adapter, ...]:
         if not isinstance(lora, list) or not all(isinstance(text, str) for text in lora):
             raise UserError("adapters: must be a list of names")
-        there, most, found = self.adapters(model, kind) if lora else {}, self.limits.adapters, []
+        there, most, found = self.adapters(model, kind) if lora else {}, self.limits.times, []
+        if len(lora) > self.limits.adapters:
+            raise UserError(f"adapters: {len(lora)}; at most {self.limits.adapters} here")
         for text in lora:
             name, _, weight = (text, "", "1") if text in there else text.rpartition(":")
             if name not in there:
@@ -255,6 +259,8 @@ class Shelf:
         [sound] = generate(
             pipeline, vocoder, [wish.text], wish.sampling, source=source, on_step=on_step
         )
+        if not np.isfinite(sound.wav).all():
+            raise UserError("what came of it is not finite: ask for less guidance")
         return sound, {
             "vocoder": wish.vocoder,
             **made_of,

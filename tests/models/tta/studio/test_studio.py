@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import shutil
 import time
@@ -15,10 +16,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from config.schema import MelConfig
+from models.tta.ldm.lora import Adapter
 from models.tta.ldm.pipeline import load_pipeline
-from models.tta.ldm.sampling import SAMPLERS, generate
+from models.tta.ldm.sampling import SAMPLERS, SamplingSettings, Sound, generate
 from models.tta.studio import studio as studio_module
-from models.tta.studio.history import History
+from models.tta.studio.history import History, changed_outside
 from models.tta.studio.shelf import Wish
 from models.tta.studio.studio import Studio
 from models.vocoders.load import load_vocoder
@@ -69,6 +72,57 @@ def test_the_model_that_was_asked_for_makes_the_sound(studio, runs):
     bits = [studio.history.file("", f"{k.number}.wav").read_bytes() for k in kept]
     assert bits[0] == bits[2] != bits[1] == bits[3]
     assert kept[0].receipt["weights"] != kept[1].receipt["weights"]
+
+
+def test_adapters_are_added_to_their_own_model_alone(studio, runs, adapters, tmp_path):
+    model, lora = f"{runs}/one", f"{adapters}/lora"
+    studio.shelf.log_dirs.append(str(adapters))
+    assert list(studio.shelf.adapters(model)) == [lora]
+    assert studio.shelf.adapters(f"{runs}/other") == {}
+    assert lora not in studio.shelf.models()
+    [plain], [half] = make(studio, model), make(studio, model, lora=[f"{lora}:0.5"])
+    used = Adapter.find(f"{lora}:0.5")
+    pipeline = load_pipeline(runs / "one" / "final", "cpu", adapters=[used])
+    settings = pipeline.settings.sampling_with(**QUICK)
+    vocoder = load_vocoder("griffin_lim", pipeline.settings.mel)
+    [wanted] = generate(pipeline, vocoder, ["a dog"], settings)
+    write_wav(tmp_path / "wanted.wav", wanted.wav, pipeline.settings.mel.sample_rate)
+    bits = [studio.history.file("", f"{kept.number}.wav").read_bytes() for kept in (plain, half)]
+    assert bits[0] != bits[1] == (tmp_path / "wanted.wav").read_bytes()
+    assert half.receipt["lora"] == [used.receipt()]
+    assert "lora" not in plain.receipt
+    assert Wish.of_receipt(half.receipt).adapters == (used,)
+    jobs = [studio.replay("", "s", kept) for kept in (half, plain, half)]
+    assert results(jobs) == [studio_module.SAME] * 3
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        (["/etc"], "adapters '/etc' are not there, or of another model"),
+        (["ADAPTERS/lora:9"], "lora:9': the number must be one from 0 to 2"),
+        (["ADAPTERS/lora:nan"], "lora:nan': the number must be one from 0 to 2"),
+        (["ADAPTERS/lora"] * 9, "adapters: 9; at most 8 here"),
+        ("x", "adapters: must be a list of names"),
+        ([3], "adapters: must be a list of names"),
+    ],
+)
+def test_adapters_that_are_refused(studio, runs, adapters, lora, message):
+    studio.shelf.log_dirs.append(str(adapters))
+    if isinstance(lora, list):
+        lora = [str(part).replace("ADAPTERS", str(adapters)) if part != 3 else 3 for part in lora]
+    with pytest.raises(UserError) as caught:
+        studio.submit("", "s", "a dog", f"{runs}/one", None, 1, lora=lora, **QUICK)
+    assert message in str(caught.value)
+
+
+def test_what_is_no_sound_is_not_kept(studio, runs):
+    """Guidance beyond all measure gives numbers that are none."""
+    [job] = studio.submit("", "s", "a", f"{runs}/one", None, 1, **QUICK, guidance_scale=1e35)
+    while not job.ended:
+        job.look()
+    assert job.fault == "what came of it is not finite: ask for less guidance"
+    assert studio.history.count("") == 0
 
 
 def test_replay_gives_the_same_bits_and_says_where_they_differ(studio, runs):
@@ -219,17 +273,21 @@ def test_history_is_a_folder_that_survives_and_belongs_to_a_person(studio, runs,
         "٣.wav",
     ],
 )
-def test_only_numbers_are_files_of_the_history(studio, runs, name):
-    make(studio, f"{runs}/one", person="x")
-    (studio.history.of("x") / "0000.txt").write_text("a note")
+def test_only_numbers_are_files_of_the_history(studio, name):
+    studio.history.of("x").mkdir(parents=True)
+    for ending in ("wav", "txt"):
+        (studio.history.of("x") / f"0000.{ending}").touch()
     assert studio.history.file("x", "0000.wav").is_file()
     with pytest.raises(UserError, match="there is no such sound"):
         studio.history.file("x", name)
 
 
 def test_a_sound_without_its_receipt_is_left_out(studio, runs):
-    make(studio, f"{runs}/one", 3, "x")
+    make(studio, f"{runs}/one", 1, "x")
     folder = studio.history.of("x")
+    for ending in ("wav", "json"):
+        for number in (1, 2):
+            shutil.copy(folder / f"0000.{ending}", folder / f"000{number}.{ending}")
     (folder / "0000.json").unlink()
     (folder / "0001.json").write_text("{")
     (folder / "0003.wav").touch()
@@ -277,9 +335,34 @@ def test_a_change_is_kept_with_what_it_was_and_can_be_made_again(studio, runs, t
             np.testing.assert_array_equal(before[part], after[part])
         assert not np.array_equal(before, after)
         assert 0.4 < kept.receipt["kept"] < 0.6
+        assert kept.receipt["changed_outside"] == 0
     for part in ("before.png", "difference.png", "png"):
         assert studio.history.file("me", f"{kept.number}.{part}").is_file()
     assert results([studio.replay("me", "s", kept)]) == [studio_module.SAME]
+
+
+def test_the_change_is_that_of_what_was_to_be_kept():
+    mel = MelConfig(4000, 256, 256, 64, 20, 0.0, 2000.0)  # 64 ms a frame, each 16 ms
+    before = np.zeros((20, 63), np.float32)
+    given = {"sampler": "dpm++", "num_steps": 2, "guidance_scale": 1.0, "duration": 1.0}
+
+    def change(after: np.ndarray, **how) -> float | None:
+        sound = Sound("", 0, after, np.zeros(1), before)
+        return changed_outside(sound, SamplingSettings(**given, audio="x", **how), mel)
+
+    inside, outside = before.copy(), before.copy()
+    inside[:, 27:36] = 3  # seconds 0.43 to 0.58
+    outside[:, :4] = 3
+    region = {"region": ((0.45, 0.55),)}
+    assert change(inside, **region) == 0
+    assert change(outside, **region) > 0
+    assert change(before + 1, **region) == pytest.approx(20 * math.log10(math.e))
+    high, low = before.copy(), before.copy()
+    high[15:], low[:4] = 3, 3  # above 1.3 kHz; below 0.4 kHz
+    treble = {"task": "super_resolution", "cutoff": 1000.0}
+    assert change(high, **treble) == 0
+    assert change(low, **treble) > 0
+    assert change(before + 1, strength=0.5) is None
 
 
 @pytest.mark.parametrize(
@@ -300,3 +383,15 @@ def test_what_cannot_be_taken(studio, tmp_path, make, message):
     assert str(caught.value).startswith(message)
     assert str(tmp_path) not in str(caught.value)
     assert not (tmp_path / "studio").exists()
+
+
+def test_a_sound_that_cannot_be_used_is_told_without_its_path(studio, runs, tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.full(4000, np.nan, np.float32), 4000, "FLOAT")
+    name = studio.take("", tmp_path / "x.wav")
+    mel = studio.shelf.settings(f"{runs}/one").mel
+    for ask in (
+        lambda: studio.draw("", name, mel),
+        lambda: studio.edit("", "s", name, "a", f"{runs}/one", None, strength=0.5),
+    ):
+        with pytest.raises(UserError, match=r"^this sound: NaN or infinite samples"):
+            ask()

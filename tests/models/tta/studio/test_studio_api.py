@@ -56,8 +56,8 @@ def test_many_at_once_get_each_their_own(served):
         ({"text": " "}, "there is no text; say what to hear"),
         ({"text": "a" * 2000}, "text: 2000 characters; at most 1000 here"),
         ({"text": "a", "duration": 60}, "duration: 60 s; at most 1 s here"),
-        ({"text": "a", "duration": "long"}, "duration: 'long' must be"),
-        ({"text": "a", "num_steps": 2.5}, "num_steps: 2.5 must be"),
+        ({"text": "a", "duration": "long"}, "duration: must be a valid number, not 'long'"),
+        ({"text": "a", "num_steps": 2.5}, "num_steps: must be a valid integer, not 2.5"),
         ({"text": "a", "duration": -1}, "duration: -1 must be > 0"),
         ({"text": "a", "num_sounds": 1000}, "number of sounds: 1000 must be"),
         ({"text": "a", "sampler": "euler"}, "sampler 'euler' must be one of ddim"),
@@ -135,9 +135,9 @@ def files_in(folder: Path) -> set[tuple[Path, int]]:
 def test_with_a_password_nothing_is_seen_without_it(shelf, tmp_path):
     studio = Studio(shelf, tmp_path / "studio")
     with serving(studio, tmp_path / "uploads", "secret") as served:
-        for path in ("/sounds/0000.wav", "/sounds.zip", "/gradio_api/config", "/config"):
+        for path in ("/sounds/0000.wav", "/sounds.zip", "/gradio_api/info", "/config"):
             assert httpx.get(served.address + path).status_code == 401, path
-        with pytest.raises(Exception, match=r"(?i)log in|auth|credentials|401"):
+        with pytest.raises(Exception, match="Could not login"):
             client(served, auth=("me", "wrong"))
         for name in ("me", "../../you"):
             asks = client(served, auth=(name, "secret"))

@@ -27,6 +27,7 @@ PATIENCE = 120_000  # ms: machines are busy
 
 @pytest.fixture(scope="module")
 def browser():
+    playwright.expect.set_options(timeout=PATIENCE)
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium
@@ -136,6 +137,24 @@ def test_a_part_that_is_drawn_is_made_anew(page, served, tmp_path):
     pictures = edited.locator("img")
     assert pictures.count() == 3
     assert all(picture.evaluate("i => i.naturalWidth") > 0 for picture in pictures.all())
+
+
+def test_adapters_are_chosen_and_come_back_with_the_settings(page, served):
+    ready(page)
+    set_slider(page, "Steps", 3)
+    page.get_by_label("Adapters").first.click()
+    page.get_by_role("option", name="lora").click()
+    page.get_by_label("What to hear").first.fill("rain")
+    page.get_by_role("button", name="Generate").click()
+    playwright.expect(page.locator("article.sound:visible")).to_contain_text("1 times lora")
+    page.reload()
+    ready(page)
+    playwright.expect(page.locator(".token")).to_have_count(0)
+    page.get_by_role("tab", name="History").click()
+    page.get_by_role("button", name="Use settings").locator("visible=true").first.click()
+    playwright.expect(page.locator(".token:visible")).to_contain_text("lora")
+    steps = page.get_by_label("number input for Steps").locator("visible=true")
+    playwright.expect(steps).to_have_value("3")
 
 
 def test_a_fault_is_told_in_words(page):

@@ -103,7 +103,8 @@ class EditTab:
         self.source.select(self._on_mark, None, [self.begin, self.end], **PRIVATE)
         region = [self.taken, self.begin, self.end, sampling.model]
         for number in (self.begin, self.end):
-            number.input(self._on_typed, region, self.source, **PRIVATE)
+            last = {"trigger_mode": "always_last"}  # of many keys, the last one counts
+            number.input(self._on_typed, region, self.source, **last, **PRIVATE)
         form = [self.taken, self.what, self.text, self.begin, self.end, self.strength]
         form += [self.extend, self.cutoff, self.seed, self.fresh, *sampling.inputs]
         outputs = [self.status, self.seed, self.result]

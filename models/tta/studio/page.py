@@ -56,6 +56,7 @@ def theme() -> gr.themes.Base:
         checkbox_label_background_fill_selected="transparent",
         checkbox_label_background_fill_selected_dark="transparent",
         checkbox_label_border_width="0px",
+        checkbox_label_border_width_dark="0px",
         input_border_color_focus="var(--accent)",
         input_border_color_focus_dark="var(--accent)",
         input_shadow_focus="none",

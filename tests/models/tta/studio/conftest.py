@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,20 @@ def adapters(tmp_path_factory, runs) -> Path:
 @pytest.fixture
 def shelf(runs) -> Shelf:
     return Shelf([str(runs)], [], torch.device("cpu"), Limits(seconds=1.0, sounds=3, steps=20))
+
+
+@pytest.fixture
+def studio(shelf, tmp_path) -> Studio:
+    return Studio(shelf, tmp_path / "studio")
+
+
+def results(jobs) -> list:
+    deadline = time.monotonic() + 300  # machines are busy
+    while not all(job.look() in ("done", "failed", "cancelled") for job in jobs):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert [(job.state, job.fault) for job in jobs] == [("done", "")] * len(jobs)
+    return [job.result for job in jobs]
 
 
 @dataclass

@@ -129,6 +129,10 @@ def test_a_part_that_is_drawn_is_made_anew(page, served, tmp_path):
     playwright.expect(page.get_by_label("From second")).to_have_value(re.compile(r"0\.1[123]"))
     playwright.expect(page.get_by_label("To second")).to_have_value(re.compile(r"0\.2[456]"))
     playwright.expect(plot.locator(".region")).to_be_visible()
+    page.get_by_label("From second").press("Control+A")
+    page.get_by_label("From second").press_sequentially("0.05")
+    tenth = re.compile(r"left: ?(9|10)\.")  # of 0.5 s, and what the last frame has beyond
+    playwright.expect(plot.locator(".region")).to_have_attribute("style", tenth)
     page.get_by_label("What to hear").locator("visible=true").fill("a bell")
     page.locator("button.primary:visible").click()
     edited = page.locator("article.sound:visible:has(.sides)")

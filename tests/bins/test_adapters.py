@@ -163,7 +163,7 @@ def test_sounds_with_adapters_and_their_receipts(adapted, sound, monkeypatch, tm
     other, receipt = sound("--lora", adapted)
     assert np.abs(other - base).max() > 1e-3
     weights = file_hash(adapted / "final/adapter_model.safetensors")[:12]
-    used = {"path": str(adapted / "final"), "weight": 1.0, "weights": weights}
+    used = {"folder": str(adapted / "final"), "weight": 1.0, "weights": weights}
     assert receipt == {**plain, "file": receipt["file"], "lora": [used]}
     twice, receipt = sound("--lora", f"{adapted}:0.25", "--lora", f"{adapted}/final:0.75")
     assert [part["weight"] for part in receipt["lora"]] == [0.25, 0.75]
@@ -210,7 +210,7 @@ def test_adapters_of_an_editor(edits, monkeypatch, tmp_path):
         )
         newest = max((tmp_path / "out").glob("*.json"))
         sounds.append(soundfile.read(newest.with_suffix(".wav"))[0])
-        assert read_json(newest)["lora"][0]["path"] == str(run / "final")
+        assert read_json(newest)["lora"][0]["folder"] == str(run / "final")
     assert np.abs(sounds[0] - sounds[1]).max() > 1e-4
     status, log = train(edits, "no", *settings(edits / "runs/ldm"), config="stage4.json")
     assert status == 2

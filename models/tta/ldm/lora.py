@@ -126,7 +126,7 @@ class Adapter:
     def receipt(self) -> dict[str, object]:
         """What makes the same again."""
         weights = hash_of(self.folder, MODEL_TYPE)
-        return {"path": str(self.folder), "weight": self.weight, "weights": weights}
+        return {"folder": str(self.folder), "weight": self.weight, "weights": weights}
 
     def check_base(self, folder: Path) -> None:
         """Raises UserError unless the weights in `folder` are those that it was trained on."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,14 @@ from utils.errors import UserError
 HOUR = 3600  # seconds
 
 
-def wire_api(studio: Studio) -> None:
-    """Adds the endpoints. None stands for the model's own setting, or the newest model."""
+class Api:
+    """The endpoints. None stands for the model's own setting, or the newest model."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
 
     async def generate(
+        self,
         request: gr.Request,
         text: str,
         negative_text: str | None = None,
@@ -38,17 +42,20 @@ def wire_api(studio: Studio) -> None:
         guidance_scale: float | None = None,
         sampler: str | None = None,
         model: str | None = None,
+        lora: list[str] | None = None,
         vocoder: str | None = None,
     ):
         """A text to sounds: (wav files, their receipts)."""
-        try:
-            jobs = studio.submit(
+
+        def submit() -> list[Job]:
+            return self.studio.submit(
                 person(request),
                 session(request),
                 text,
-                model or next(iter(studio.shelf.models()), None),
+                model or self._newest(MODEL),
                 vocoder,
                 1 if num_sounds is None else num_sounds,
+                lora=lora,
                 negative_text=negative_text,
                 duration=duration,
                 seed=0 if seed is None else seed,
@@ -56,16 +63,15 @@ def wire_api(studio: Studio) -> None:
                 guidance_scale=guidance_scale,
                 sampler=sampler,
             )
-            async with aclosing(follow(studio, jobs)) as news:
-                async for _ in news:
-                    yield None, None  # by which a client that is gone is noticed
-        except UserError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        yield answer(person(request), jobs)
+
+        async with aclosing(self._answers(request, submit)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def edit(
+        self,
         request: gr.Request,
-        audio: str,
+        audio: str | None,
         text: str,
         begin: float | None = None,
         end: float | None = None,
@@ -76,68 +82,96 @@ def wire_api(studio: Studio) -> None:
         seed: int | None = None,
         num_steps: int | None = None,
         guidance_scale: float | None = None,
+        source_guidance: float | None = None,
         sampler: str | None = None,
         model: str | None = None,
+        lora: list[str] | None = None,
         vocoder: str | None = None,
     ):
         """A sound changed: from begin to end, or by strength, extend or task.
 
-        Without any of these the text is an instruction, for an editor.
+        Without any of these the text is an instruction; with an editor as model, which can be kept
+        to a part, it is one in any case.
         """
-        try:
+
+        def submit() -> list[Job]:
+            if audio is None:
+                raise UserError("audio: there is no sound to change")
             region = None if begin is None and end is None else ((begin or 0.0, end),)
-            how = {"region": region, "strength": strength, "extend": extend, "task": task}
-            instruct = not any(value is not None for value in how.values())
-            how = {"instruct": True} if instruct else how
-            models = studio.shelf.models(EDITOR if instruct else MODEL)
-            name = await asyncio.to_thread(studio.take, person(request), audio)
-            job = await asyncio.to_thread(
-                studio.edit,
+            ways = {"region": region, "strength": strength, "extend": extend, "task": task}
+            asked = {name: value for name, value in ways.items() if value is not None}
+            of_editor = asked.keys() <= {"region"} and model in self.studio.shelf.models(EDITOR)
+            instruct = of_editor or not asked
+            if instruct:
+                asked |= {"instruct": True, "source_guidance": source_guidance}
+            job = self.studio.edit(
                 person(request),
                 session(request),
-                name,
+                self.studio.take(person(request), audio),
                 text,
-                model or next(iter(models), None),
+                model or self._newest(EDITOR if instruct else MODEL),
                 vocoder,
-                **how,
+                lora=lora,
                 cutoff=cutoff,
                 seed=0 if seed is None else seed,
                 num_steps=num_steps,
                 guidance_scale=guidance_scale,
                 sampler=sampler,
+                **asked,
             )
-            async with aclosing(follow(studio, [job])) as news:
+            return [job]
+
+        async with aclosing(self._answers(request, submit)) as answers:
+            async for answer in answers:
+                yield answer
+
+    def _newest(self, kind: str) -> str | None:
+        return next(iter(self.studio.shelf.models(kind)), None)
+
+    async def _answers(
+        self, request: gr.Request, submit: Callable[[], list[Job]]
+    ) -> AsyncIterator[tuple[list[str] | None, list[dict[str, Any]] | None]]:
+        """(None, None) while the jobs go on, by which a client that is gone is noticed."""
+        try:
+            jobs = await asyncio.to_thread(submit)
+            async with aclosing(follow(self.studio, jobs)) as news:
                 async for _ in news:
                     yield None, None
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        yield answer(person(request), [job])
+        made: list[Kept] = [job.result for job in jobs if job.state == "done"]
+        wavs = [handed_out(self.studio, person(request), kept) for kept in made]
+        yield wavs, [kept.receipt for kept in made]
 
-    def answer(who: str, jobs: Sequence[Job]) -> tuple[list[str], list[dict[str, Any]]]:
-        made = [job.result for job in jobs if job.state == "done"]
-        return [handed_out(studio, who, kept) for kept in made], [kept.receipt for kept in made]
 
+def wire_api(studio: Studio) -> None:
+    """Adds the endpoints to a page."""
+    api = Api(studio)
     with gr.Group(visible=False):
-        of_sampling = ["seed", "num_steps", "guidance_scale", "sampler", "model", "vocoder"]
-        of_text = ["text", "negative_text", "duration", "num_sounds", *of_sampling]
-        of_sound = ["text", "begin", "end", "strength", "extend", "task", "cutoff", *of_sampling]
+        of_sampling = ["sampler", "model", "lora", "vocoder"]
+        of_both = ["seed", "num_steps", "guidance_scale"]
+        of_text = ["text", "negative_text", "duration", "num_sounds", *of_both, *of_sampling]
+        of_sound = ["text", "begin", "end", "strength", "extend", "task", "cutoff"]
+        of_sound += [*of_both, "source_guidance", *of_sampling]
         outputs = [gr.File(label="wavs", file_count="multiple"), gr.JSON(label="receipts")]
         ask, change = gr.Button(), gr.Button()
-        ask.click(generate, fields(of_text), outputs, api_name="generate", **MANY)
+        ask.click(api.generate, fields(of_text), outputs, api_name="generate", **MANY)
         sound = gr.File(label="audio", type="filepath")
-        change.click(edit, [sound, *fields(of_sound)], outputs, api_name="edit", **MANY)
+        change.click(api.edit, [sound, *fields(of_sound)], outputs, api_name="edit", **MANY)
 
 
 def fields(names: Sequence[str]) -> list[gr.components.Component]:
     """An input for each name; all but `text` may be left out."""
     texts = ("text", "negative_text", "sampler", "model", "vocoder", "task")
-    whole = ("num_sounds", "seed", "num_steps")
-    return [
-        gr.Textbox(None, label=name)
-        if name in texts
-        else gr.Number(None, label=name, precision=0 if name in whole else None)
-        for name in names
-    ]
+
+    def field(name: str) -> gr.components.Component:
+        if name in texts:
+            return gr.Textbox(None, label=name)
+        if name == "lora":
+            return gr.Dropdown([], label=name, multiselect=True, allow_custom_value=True)
+        return gr.Number(None, label=name)  # which passes on what is none, too, to be refused
+
+    return [field(name) for name in names]
 
 
 def handed_out(studio: Studio, who: str, kept: Kept) -> str:

@@ -28,8 +28,15 @@ def _parts() -> jinja2.environment.TemplateModule:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "name": lambda path: Path(path).name}
+    environment.filters |= {"duration": duration, "name": lambda path: Path(path).name, "run": run}
     return environment.get_template("cards.html.j2").module
+
+
+def run(folder: str) -> str:
+    """The name of the run that a folder of weights belongs to."""
+    path = Path(folder)
+    path = path.parent if path.name.startswith("step-") else path
+    return path.parent.name if path.name in ("final", "checkpoints") else path.name
 
 
 def render(part: str, **values: object) -> str:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from contextlib import aclosing
-from pathlib import Path
 
 import gradio as gr
 
 from config.schema import MelConfig
-from models.tta.studio.cards import sound_card, source_card
-from models.tta.studio.events import MANY, PRIVATE, SCRIPT, fault, follow, person, session, slot
-from models.tta.studio.generate_tab import Sampling, slider
+from models.tta.studio.cards import render, sound_card, source_card
+from models.tta.studio.events import (
+    MANY,
+    PRIVATE,
+    SCRIPT,
+    fault,
+    follow,
+    person,
+    plain,
+    session,
+    slot,
+    told,
+)
+from models.tta.studio.sampling_form import Sampling, slider
 from models.tta.studio.shelf import EDITOR, MODEL
 from models.tta.studio.studio import Studio
 from utils.audio import read_recording
@@ -27,85 +38,85 @@ WHAT = [
     ("Make the treble anew", TREBLE),
 ]
 SHOWN_FOR = ((INSTRUCT[1], INPAINT), (TRANSFER,), (EXTEND,), (TREBLE,))  # parts of the form
+TEXTS = {  # the field for the text, without and with an instruction
+    False: {"label": "What to hear", "placeholder": ""},
+    True: {"label": "Instruction", "placeholder": "Drop the sound of the dog"},
+}
+EMPTY = "Load a sound, or press Edit below one that was made."
 NOTHING_TAKEN = "there is no sound to change; load one, or press Edit on one that was made"
 
 
 class EditTab:
     def __init__(self, studio: Studio) -> None:
-        limits = studio.limits
         self.studio = studio
         self.taken = gr.State(None)  # the name of what is to be changed
         with gr.Row(elem_classes="work"):
             with gr.Column(scale=2, min_width=320):
-                self.file = gr.File(
-                    label="Sound to change",
-                    file_types=["audio", "video"],
-                    type="filepath",
-                    height=150,
-                )
-                self.what = gr.Radio(WHAT, value=INPAINT, label="What to do")
-                self.text = gr.Textbox(label="What to hear", max_length=limits.text)
-                with gr.Row() as part:
-                    self.begin = gr.Number(
-                        0, label="From second", minimum=0, step=0.1, min_width=120
-                    )
-                    self.end = gr.Number(1, label="To second", minimum=0, step=0.1, min_width=120)
-                self.strength = slider(
-                    0.05, 1, 0.5, step=0.05, label="Strength", info="1: wholly new", visible=False
-                )
-                self.extend = slider(
-                    0.1,
-                    limits.seconds,
-                    min(2, limits.seconds),
-                    step=0.1,
-                    label="Seconds more",
-                    visible=False,
-                )
-                self.cutoff = gr.Number(
-                    None,
-                    label="Above, in Hz",
-                    info="empty: half of the sound's rate",
-                    visible=False,
-                )
-                with gr.Row(elem_classes="seed"):
-                    self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=120)
-                    self.fresh = gr.Checkbox(True, label="New seed each time", min_width=120)
-                with gr.Row():
-                    self.go = gr.Button("Edit", variant="primary", min_width=120)
-                    self.stop = gr.Button("Cancel", min_width=120)
-                self.sampling = Sampling(studio)
+                self._lay_out_form()
             with gr.Column(scale=3, min_width=320):
-                self.source = gr.HTML("", js_on_load=SCRIPT, apply_default_css=False)
-                self.status = gr.HTML("", js_on_load=None)
+                self.source = gr.HTML(
+                    render("message", text=EMPTY, kind="note"),
+                    js_on_load=SCRIPT,
+                    apply_default_css=False,
+                )
+                self.status = plain("")
                 self.result = slot()
-        parts = [part, self.strength, self.extend, self.cutoff]
-        self.what.change(self._on_what, self.what, [*parts, self.sampling.model], **PRIVATE)
-        self.file.upload(
-            self._on_upload, [self.file, self.sampling.model], [self.file, *self.filled], **PRIVATE
+        self._wire()
+
+    def _lay_out_form(self) -> None:
+        limits = self.studio.limits
+        types = ["audio", "video"]
+        self.file = gr.File(
+            label="Sound to change",
+            file_types=types,
+            type="filepath",
+            height=130,
+            elem_classes="drop",
         )
+        self.what = gr.Radio(WHAT, value=INPAINT, label="What to do")
+        self.text = gr.Textbox(max_length=limits.text, **TEXTS[False])
+        second = functools.partial(gr.Number, minimum=0, step=0.1, min_width=120)
+        with gr.Row() as self.part:
+            self.begin, self.end = second(0, label="From second"), second(1, label="To second")
+        self.strength = slider(
+            0.05, 1, 0.5, step=0.05, label="Strength", info="1: wholly new", visible=False
+        )
+        most = limits.seconds
+        self.extend = slider(0.1, most, min(2, most), step=0.1, label="Seconds more", visible=False)
+        info = "empty: half of the sound's rate"
+        self.cutoff = gr.Number(None, label="Above, in Hz", info=info, visible=False)
+        with gr.Row(elem_classes="seed"):
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=120)
+            self.fresh = gr.Checkbox(True, label="New seed each time", min_width=120)
+        with gr.Row():
+            self.go = gr.Button("Edit", variant="primary", min_width=120)
+            self.stop = gr.Button("Cancel", min_width=120)
+        self.sampling = Sampling(self.studio)
+
+    def _wire(self) -> None:
+        sampling = self.sampling
+        parts = [self.part, self.strength, self.extend, self.cutoff, self.text]
+        what = [self.what, sampling.model]
+        self.what.change(self._on_what, what, [*parts, *sampling.inputs], **PRIVATE)
+        upload = [self.file, sampling.model]
+        self.file.upload(self._on_upload, upload, [self.file, *self.filled], **PRIVATE)
         self.source.select(self._on_mark, None, [self.begin, self.end], **PRIVATE)
-        region = [self.taken, self.begin, self.end, self.sampling.model]
+        region = [self.taken, self.begin, self.end, sampling.model]
         for number in (self.begin, self.end):
-            number.input(self._on_typed, region, self.source, **PRIVATE)
+            last = {"trigger_mode": "always_last"}  # of many keys, the last one counts
+            number.input(self._on_typed, region, self.source, **last, **PRIVATE)
         form = [self.taken, self.what, self.text, self.begin, self.end, self.strength]
-        form += [self.extend, self.cutoff, self.seed, self.fresh, *self.sampling.inputs]
-        gr.on(
-            [self.go.click, self.text.submit],
-            self._on_edit,
-            form,
-            [self.status, self.seed, self.result],
-            trigger_mode="once",
-            **MANY,
-            **PRIVATE,
-        )
+        form += [self.extend, self.cutoff, self.seed, self.fresh, *sampling.inputs]
+        outputs = [self.status, self.seed, self.result]
+        asked = [self.go.click, self.text.submit]
+        gr.on(asked, self._on_edit, form, outputs, trigger_mode="once", **MANY, **PRIVATE)
         self.stop.click(self._on_cancel, None, None, queue=False, **PRIVATE)
 
-    def _on_what(self, what: str) -> list:
+    def _on_what(self, what: str, model: str | None) -> list:
         """Shows what belongs to it, and the models that can do it."""
         shown = [gr.update(visible=what in ways) for ways in SHOWN_FOR]
-        names = choices(self.studio, kind_for(what))
-        value = names[0][1] if names else None
-        return [*shown, gr.update(choices=names, value=value)]
+        text = gr.update(**TEXTS[what == INSTRUCT[1]])
+        return [*shown, text, *self.sampling.offer(kind_for(what), model)]
 
     # ------------------------------------------------------------ what is to be changed
 
@@ -140,7 +151,8 @@ class EditTab:
             return [None, *[gr.skip()] * 4, fault(error)]
 
     def _on_mark(self, event: gr.EventData) -> list:
-        return [round(getattr(event, name, 0), 2) for name in ("begin", "end")]
+        marked = [told(event, name) for name in ("begin", "end")]
+        return [round(time, 2) if isinstance(time, (int, float)) else gr.skip() for time in marked]
 
     def _on_typed(
         self, name: str | None, begin: float, end: float, model: str, request: gr.Request
@@ -154,29 +166,26 @@ class EditTab:
 
     async def _on_edit(
         self,
+        request: gr.Request,
         name: str | None,
         what: str,
         text: str,
-        begin: float,
-        end: float,
+        begin: float | None,
+        end: float | None,
         strength: float,
         extend: float,
         cutoff: float | None,
         seed: int,
         fresh: bool,
-        model: str,
-        vocoder: str,
-        steps: int,
-        guidance: float,
-        sampler: str,
-        request: gr.Request,
+        *sampling: object,
     ):
         try:
             if name is None:
                 raise UserError(NOTHING_TAKEN)
             if begin is None or end is None:
                 raise UserError("from and to: say both, in seconds")
-            path = self.studio.source(person(request), name)
+            who = person(request)
+            path = self.studio.source(who, name)
             seconds = (await asyncio.to_thread(read_recording, path)).seconds
             end = min(end, seconds)  # what is drawn may end with the last frame
             whole = begin == 0 and end > seconds - 0.01
@@ -187,20 +196,12 @@ class EditTab:
                 EXTEND: {"extend": extend},
                 TREBLE: {"task": TREBLE, "cutoff": cutoff},
             }[what]
+            how |= self.sampling.given(*sampling)
+            if what != INSTRUCT[1]:
+                del how["source_guidance"]
             seed = secrets.randbelow(2**31) if fresh else seed
             job = await asyncio.to_thread(
-                self.studio.edit,
-                person(request),
-                session(request),
-                name,
-                text,
-                model,
-                vocoder,
-                seed=seed,
-                num_steps=steps,
-                guidance_scale=guidance,
-                sampler=sampler,
-                **how,
+                self.studio.edit, who, session(request), name, text, seed=seed, **how
             )
             yield [gr.skip(), seed, ""]
             async with aclosing(follow(self.studio, [job])) as news:
@@ -216,10 +217,3 @@ class EditTab:
 def kind_for(what: str) -> str:
     """Of the models that can do it."""
     return EDITOR if what == INSTRUCT[1] else MODEL
-
-
-def choices(studio: Studio, kind: str) -> list[tuple[str, str]]:
-    """Of a list of models: a run by its name, with the step where it goes on still."""
-    found = studio.shelf.models(kind)
-    steps = {name: folder.name for name, folder in found.items() if folder.name[:5] == "step-"}
-    return [(", ".join(filter(None, (Path(n).name, steps.get(n)))), n) for n in found]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
@@ -13,6 +15,10 @@ from models.tta.studio.cards import render, sound_card
 from models.tta.studio.studio import Studio
 from models.tta.studio.turns import Job
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from models.tta.studio.edit_tab import EditTab
+    from models.tta.studio.generate_tab import GenerateTab
 
 HERE = Path(__file__).parent
 SCRIPT = (HERE / "studio.js").read_text(encoding="utf-8")
@@ -30,6 +36,14 @@ def person(request: gr.Request) -> str:
 def session(request: gr.Request) -> str:
     """Who waits for a turn: a page that is open, or a program."""
     return request.session_hash
+
+
+def told(event: gr.EventData, name: str) -> object:
+    """A value that the page's script sent; None where a client sent something else."""
+    try:
+        return getattr(event, name)
+    except (AttributeError, TypeError):
+        return None
 
 
 def fault(error: UserError) -> str:
@@ -71,40 +85,37 @@ async def follow(studio: Studio, jobs: Sequence[Job]) -> AsyncIterator[tuple[str
             job.cancel()
 
 
+# HTML without a script, in the page's own looks.
+plain = functools.partial(gr.HTML, js_on_load=None, apply_default_css=False)
+
+
 def slot() -> gr.HTML:
     """A place for a sound, whose buttons make "click" events with an action and a number."""
     return gr.HTML("", js_on_load=SCRIPT, apply_default_css=False)
 
 
 def wire_slot(
-    studio: Studio, place: gr.HTML, tabs: gr.Tabs, settings: list, source: list, use: object
+    studio: Studio, place: gr.HTML, tabs: gr.Tabs, generate: GenerateTab, edit: EditTab
 ) -> None:
-    """What the buttons of the sound in `place` do.
-
-    settings: the components that "Use settings" fills; source: those that `use`, called with the
-    person and the sound's number, fills.
-    """
+    """What the buttons of the sound in `place` do."""
+    settings, source = generate.settings, edit.filled
 
     async def on_click(request: gr.Request, event: gr.EventData):
-        others = [gr.skip()] * (1 + len(settings) + len(source))
+        others, action = [gr.skip()] * (1 + len(settings) + len(source)), told(event, "action")
         try:
-            kept = studio.history.get(person(request), getattr(event, "number", None))
+            kept = studio.history.get(person(request), told(event, "number"))
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
         try:
-            if event.action == "settings":
-                made = kept.receipt
-                values = [
-                    *(made["text"], made["negative_text"], made["duration"], made["seed"], False),
-                    *(made["num_steps"], made["guidance_scale"], made["sampler"]),
-                ]
+            if action == "settings":
                 tab = gr.Tabs(selected="generate")
+                values = await asyncio.to_thread(generate.filled_by, kept)
                 yield [gr.skip(), tab, *values, *[gr.skip()] * len(source)]
-            elif event.action == "source":
+            elif action == "source":
                 tab = gr.Tabs(selected="edit")
-                filled = await asyncio.to_thread(use, person(request), kept.number)
+                filled = await asyncio.to_thread(edit.use, person(request), kept.number)
                 yield [gr.skip(), tab, *[gr.skip()] * len(settings), *filled]
-            elif event.action == "again":
+            elif action == "again":
                 job = studio.replay(person(request), session(request), kept)
                 async with aclosing(follow(studio, [job])) as news:
                     async for state, notes in news:

@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
 from contextlib import aclosing
 from pathlib import Path
 
 import gradio as gr
 
-from config.schedule_schema import SAMPLER_NAMES
 from models.tta.studio.cards import render, sound_card
-from models.tta.studio.events import MANY, PRIVATE, fault, follow, person, session, slot
-from models.tta.studio.shelf import EDITOR, MODEL
+from models.tta.studio.events import MANY, PRIVATE, fault, follow, person, plain, session, slot
+from models.tta.studio.history import Kept
+from models.tta.studio.sampling_form import Sampling, slider
+from models.tta.studio.shelf import MODEL
 from models.tta.studio.studio import Studio
 from utils.errors import UserError
 
-slider = functools.partial(gr.Slider, buttons=[])
-
-
-class Sampling:
-    """The part of a form that chooses the model, and how it is sampled."""
-
-    def __init__(self, studio: Studio) -> None:
-        limits = studio.limits
-        self.studio = studio
-        with gr.Accordion("Model and sampling", open=False):
-            self.model = gr.Dropdown([], label="Model")
-            self.vocoder = gr.Dropdown([], label="Vocoder")
-            with gr.Row():
-                self.steps = slider(1, limits.steps, 25, step=1, label="Steps")
-                self.guidance = slider(1, 15, 4, step=0.1, label="Guidance")
-            self.sampler = gr.Dropdown(list(SAMPLER_NAMES), label="Sampler")
-        self.inputs = [self.model, self.vocoder, self.steps, self.guidance, self.sampler]
-
-    def defaults(self, model: str | None) -> list:
-        """The model's own [vocoder, steps, guidance, sampler]."""
-        if (kind := self.kind_of(model)) is None:
-            return [gr.skip()] * 4
-        try:
-            own = self.studio.shelf.settings(model, kind).sampling
-            vocoders = self.studio.shelf.vocoders(model, kind)
-        except UserError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        names = [(Path(name).name, name) for name in vocoders]
-        return [
-            gr.update(choices=names, value=vocoders[0]),
-            *(own.num_steps, own.guidance_scale, own.sampler),
-        ]
-
-    def kind_of(self, model: str | None) -> str | None:
-        """None where there is no such model any more."""
-        kinds = (kind for kind in (MODEL, EDITOR) if model in self.studio.shelf.models(kind))
-        return next(kinds, None)
+EMPTY = "Sounds appear here, one by one."
 
 
 class GenerateTab:
@@ -82,7 +46,7 @@ class GenerateTab:
                     self.stop = gr.Button("Cancel", min_width=120)
                 self.sampling = Sampling(studio)
             with gr.Column(scale=3, min_width=320):
-                self.status = gr.HTML("", js_on_load=None)
+                self.status = plain(render("message", text=EMPTY, kind="note"))
                 with gr.Column(elem_classes="sounds"):
                     self.slots = [slot() for _ in range(limits.sounds)]
         form = [self.text, self.negative, self.seconds, self.count, self.seed, self.fresh]
@@ -95,53 +59,74 @@ class GenerateTab:
             **MANY,
             **PRIVATE,
         )
+        self.sampling.model.input(self._own_seconds, self.sampling.model, self.seconds, **PRIVATE)
         self.stop.click(self._on_cancel, None, None, queue=False, **PRIVATE)
 
     @property
     def settings(self) -> list[gr.components.Component]:
-        """What the settings of a sound fill in."""
-        how = [self.sampling.steps, self.sampling.guidance, self.sampling.sampler]
-        return [self.text, self.negative, self.seconds, self.seed, self.fresh, *how]
+        """What `filled_by` fills."""
+        return [
+            self.text,
+            self.negative,
+            self.seconds,
+            self.seed,
+            self.fresh,
+            *self.sampling.inputs,
+        ]
 
-    def own_seconds(self, model: str | None) -> object:
+    def filled_by(self, kept: Kept) -> list:
+        """What made a sound; where its model is not there any more, that one's part is left."""
+        made, shelf = kept.receipt, self.studio.shelf
+        text = [made["text"], made["negative_text"], made["duration"], made["seed"], False]
+        folder = Path(made["checkpoint"])
+        model = next((n for n, place in shelf.models().items() if place == folder), None)
+        return [*text, model or gr.skip(), *self.sampling.of(model, made)]
+
+    @property
+    def offered(self) -> list[gr.components.Component]:
+        """What `offer` fills."""
+        return [self.seconds, *self.sampling.inputs]
+
+    def offer(self, model: str | None) -> list:
+        """The models that are there. If `model` is there still, its settings stay."""
+        models = self.studio.shelf.models()
+        same = model in models
+        seconds = gr.skip() if same else self._own_seconds(next(iter(models), None))
+        return [seconds, *self.sampling.offer(MODEL, model)]
+
+    def _own_seconds(self, model: str | None) -> object:
         """The length that the model was trained on."""
-        if self.sampling.kind_of(model) is None:
+        if self.sampling.kind_of(model) != MODEL:
             return gr.skip()
         own = self.studio.shelf.settings(model).sampling.duration
         return min(own, self.studio.limits.seconds)
 
     async def _on_generate(
         self,
+        request: gr.Request,
         text: str,
         negative: str,
         seconds: float,
         count: int,
         seed: int,
         fresh: bool,
-        model: str,
-        vocoder: str,
-        steps: int,
-        guidance: float,
-        sampler: str,
-        request: gr.Request,
+        *sampling: object,
     ):
         """Empties the slots and fills them one by one; a fault is told where progress is."""
         skip = [gr.skip()] * len(self.slots)
+        how = self.sampling.given(*sampling)
+        del how["source_guidance"]  # of editors
         try:
             seed = secrets.randbelow(2**31) if fresh else seed
             jobs = self.studio.submit(
                 person(request),
                 session(request),
                 text,
-                model,
-                vocoder,
-                count,
+                count=count,
                 negative_text=negative,
                 duration=seconds,
                 seed=seed,
-                num_steps=steps,
-                guidance_scale=guidance,
-                sampler=sampler,
+                **how,
             )
             yield [gr.skip(), seed, *[""] * len(self.slots)]
             shown = 0

@@ -5,20 +5,46 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
 import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
+from config.schema import MelConfig
 from models.tta.ldm.outputs import Numbering
 from models.tta.ldm.sampling import SamplingSettings, Sound
 from processors.mel_picture import write_difference_picture, write_mel_picture
+from processors.regions import FADE, remade_columns, remade_rows
 from utils.checkpoint import read_json
 from utils.errors import UserError
 
 NAME = re.compile(r"\d+(\.wav|\.json|(\.before|\.difference)?\.png)", re.ASCII)  # of a file
-NEEDED = {field.name for field in dataclasses.fields(SamplingSettings)} | {"text", "mel"}
+NEEDED = {field.name for field in dataclasses.fields(SamplingSettings)} | {
+    "text",
+    "mel",
+    "checkpoint",
+}
+
+
+def changed_outside(sound: Sound, sampling: SamplingSettings, mel: MelConfig) -> float | None:
+    """The mean change of the mel, in dB, where nothing of the sound was to change.
+
+    That is in the frames that hear nothing of the regions and of the cross-fades around them, or in
+    the bands that hear nothing of what is made above a cut-off. None where all was to change.
+    """
+    if sound.before is None or not (sampling.regions or sampling.task):
+        return None
+    change = np.abs(sound.mel - sound.before)  # ln of a magnitude
+    if sampling.task:
+        kept = change[~remade_rows(sampling.cutoff, mel.n_mel, mel)]
+    else:
+        around = [(max(begin - FADE, 0.0), end + FADE) for begin, end in sampling.regions]
+        kept = change[:, ~remade_columns(around, change.shape[1], mel, 1)]
+    return float(kept.mean()) * 20 / math.log(10) if kept.size else None
 
 
 @dataclass(frozen=True)
@@ -48,8 +74,12 @@ class History:
     ) -> Kept:
         """Writes the sound under the next free number.
 
-        Of one that was changed, what it was and the difference are drawn, too.
+        Of one that was changed, what it was and the difference are drawn, too, and the receipt says
+        how much it changed where it was not to.
         """
+        outside = changed_outside(sound, sampling, MelConfig(**made_by["mel"]))
+        if outside is not None:
+            made_by = {**made_by, "changed_outside": round(outside, 3)}
         path = Numbering(self.of(person)).write(sound, sampling, made_by, sample_rate)
         if sound.before is not None:
             write_mel_picture(path.with_suffix(".png"), sound.mel)

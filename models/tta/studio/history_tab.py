@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from models.tta.studio.cards import render, sound_card, training_cards
-from models.tta.studio.events import PRIVATE, person, slot
+from models.tta.studio.events import PRIVATE, person, plain, slot
 from models.tta.studio.runs import trainings
 from models.tta.studio.studio import Studio
 
@@ -16,7 +16,7 @@ SECONDS = 10  # between two looks at the trainings
 class HistoryTab:
     def __init__(self, studio: Studio, tab: gr.Tab) -> None:
         self.studio = studio
-        summary = gr.HTML("", js_on_load=None)
+        summary = plain("")
         with gr.Column(elem_classes="sounds two"):
             self.slots = [slot() for _ in range(ON_PAGE)]
         with gr.Row():
@@ -53,7 +53,7 @@ class HistoryTab:
 class TrainingTab:
     def __init__(self, studio: Studio, tab: gr.Tab) -> None:
         self.studio = studio
-        runs, shown, timer = gr.HTML("", js_on_load=None), gr.State(""), gr.Timer(SECONDS)
+        runs, shown, timer = plain(""), gr.State(""), gr.Timer(SECONDS)
         gr.on([tab.select, timer.tick], self._on_look, shown, [runs, shown], **PRIVATE)
 
     def _on_look(self, shown: str) -> list:

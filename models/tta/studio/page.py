@@ -5,11 +5,12 @@ from __future__ import annotations
 import gradio as gr
 
 from models.tta.studio.api import wire_api
-from models.tta.studio.edit_tab import INSTRUCT, WHAT, EditTab, choices, kind_for
-from models.tta.studio.events import PRIVATE, wire_slot
+from models.tta.studio.edit_tab import INSTRUCT, WHAT, EditTab, kind_for
+from models.tta.studio.events import PRIVATE, plain, wire_slot
 from models.tta.studio.generate_tab import GenerateTab, no_model
 from models.tta.studio.history_tab import HistoryTab, TrainingTab
-from models.tta.studio.shelf import EDITOR, MODEL
+from models.tta.studio.sampling_form import choices
+from models.tta.studio.shelf import ADAPTERS, EDITOR, MODEL
 from models.tta.studio.studio import Studio
 
 SECONDS = 5  # between two looks for models
@@ -26,7 +27,10 @@ def theme() -> gr.themes.Base:
         block_padding="0px",
         block_label_background_fill="transparent",
         block_label_background_fill_dark="transparent",
-        form_gap_width="0px",
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
         panel_border_width="0px",
         input_border_width="1px",
         input_background_fill="*background_fill_primary",
@@ -51,6 +55,12 @@ def theme() -> gr.themes.Base:
         checkbox_label_background_fill_hover_dark="transparent",
         checkbox_label_background_fill_selected="transparent",
         checkbox_label_background_fill_selected_dark="transparent",
+        checkbox_label_border_width="0px",
+        checkbox_label_border_width_dark="0px",
+        input_border_color_focus="var(--accent)",
+        input_border_color_focus_dark="var(--accent)",
+        input_shadow_focus="none",
+        input_shadow_focus_dark="none",
         checkbox_label_padding="2px 0",
         slider_color="var(--accent)",
         slider_color_dark="var(--accent)",
@@ -66,8 +76,8 @@ def make_page(studio: Studio) -> gr.Blocks:
     with gr.Blocks(
         title="Arion studio", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
     ) as page:
-        gr.HTML("<h1>Arion studio</h1>", elem_id="title", js_on_load=None)
-        empty = gr.HTML(no_model(studio), visible=False, js_on_load=None)
+        plain("<h1>Arion studio</h1>", elem_id="title")
+        empty = plain(no_model(studio), visible=False)
         with gr.Tabs() as tabs:
             with gr.Tab("Generate", id="generate"):
                 generate = GenerateTab(studio)
@@ -78,7 +88,7 @@ def make_page(studio: Studio) -> gr.Blocks:
             with gr.Tab("Training", id="training") as tab:
                 TrainingTab(studio, tab)
         for place in (*generate.slots, edit.result, *history.slots):
-            wire_slot(studio, place, tabs, generate.settings, edit.filled, edit.use)
+            wire_slot(studio, place, tabs, generate, edit)
         _wire_models(studio, page, empty, generate, edit)
         wire_api(studio)
     return page
@@ -89,33 +99,25 @@ def _wire_models(
 ) -> None:
     """The lists of models follow the runs; the forms follow their models."""
     made_by, edited_by = generate.sampling, edit.sampling
+    outputs = [empty, generate.go, edit.go, edit.what, *generate.offered, *edited_by.inputs]
 
     def on_look(known: list | None, model: str | None, editor: str | None, what: str) -> list:
-        models, editors = choices(studio, MODEL), choices(studio, EDITOR)
-        if [models, editors] == known:
-            return [gr.skip()] * 7
+        there = [choices(studio, kind) for kind in (MODEL, EDITOR, ADAPTERS)]
+        if there == known:
+            return [gr.skip()] * (1 + len(outputs))
+        models, editors, _ = there
         ways = [INSTRUCT, *WHAT] if editors else WHAT
         way = what if what in dict(map(reversed, ways)) else WHAT[0][1]
         return [
-            [models, editors],
+            there,
             gr.update(visible=not models),
-            *[gr.update(interactive=bool(models or editors))] * 2,
+            gr.update(interactive=bool(models)),
+            gr.update(interactive=bool(models or editors)),
             gr.update(choices=ways, value=way),
-            chosen(models, model),
-            chosen(editors if kind_for(way) == EDITOR else models, editor),
+            *generate.offer(model),
+            *edited_by.offer(kind_for(way), editor),
         ]
 
     known, timer = gr.State(None), gr.Timer(SECONDS)
     inputs = [known, made_by.model, edited_by.model, edit.what]
-    outputs = [known, empty, generate.go, edit.go, edit.what, made_by.model, edited_by.model]
-    gr.on([page.load, timer.tick], on_look, inputs, outputs, **PRIVATE)
-    for form in (made_by, edited_by):
-        own = [form.vocoder, form.steps, form.guidance, form.sampler]
-        form.model.change(form.defaults, form.model, own, **PRIVATE)
-    made_by.model.change(generate.own_seconds, made_by.model, generate.seconds, **PRIVATE)
-
-
-def chosen(names: list[tuple[str, str]], value: str | None) -> object:
-    """A list's new names, and its value where that is still there, else the first."""
-    values = [name for _, name in names]
-    return gr.update(choices=names, value=value if value in values else next(iter(values), None))
+    gr.on([page.load, timer.tick], on_look, inputs, [known, *outputs], **PRIVATE)

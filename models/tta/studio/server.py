@@ -15,9 +15,12 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from starlette.background import BackgroundTask
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.tta.studio.events import HERE
 from models.tta.studio.page import make_page, theme
@@ -27,6 +30,7 @@ from utils.errors import UserError
 
 OF_QUICKSTART = re.compile(r"index\.html|sounds/\d+\.(wav|png)", re.ASCII)
 NOT_THERE = PlainTextResponse("there is no such file", 404)
+TOO_LARGE = "File size exceeded maximum: see --max_upload_mb"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -86,6 +90,30 @@ class Files:
         return FileResponse(QUICKSTART / path)
 
 
+class Limited:
+    """An application that is told of no request larger than `most` bytes, whatever it is for."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self.app, self.most = app, most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        left = self.most
+
+        async def counted() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413, TOO_LARGE)
+            return message
+
+        if int(Headers(scope=scope).get("content-length", 0)) > self.most:
+            return await PlainTextResponse(TOO_LARGE, 413)(scope, receive, send)
+        return await self.app(scope, counted, send)
+
+
 def logged_in(request: Request) -> str | None:
     """The name of the login, "" where none is asked for, None where it is missing.
 
@@ -134,12 +162,15 @@ def make_app(studio: Studio, uploads: Path, password: str = "") -> FastAPI:
             "auth_message": "Any name: it keeps your sounds apart from those of others.",
         }
     page = make_page(studio).queue(default_concurrency_limit=None)
+    upload = studio.limits.upload_mb * 10**6
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(Limited, most=upload + 10**6)  # with a form around it
     return gr.mount_gradio_app(
-        FastAPI(),
+        app,
         page,
         path="",
         app_kwargs={"routes": Files(studio).routes()},
-        max_file_size=studio.limits.upload_mb * 10**6,
+        max_file_size=upload,
         theme=theme(),
         css_paths=HERE / "studio.css",
         footer_links=["api"],

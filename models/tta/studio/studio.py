@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from config.schema import MelConfig
 from models.tta.ldm.outputs import Numbering
+from models.tta.ldm.source import Source
 from models.tta.studio.history import History, Kept
 from models.tta.studio.shelf import Shelf, Wish
 from models.tta.studio.turns import Job, Turns
 from processors.mel import mel_of_wav, shortest_wav
 from processors.mel_picture import write_mel_picture
 from utils.audio import check_length, read_recording, read_wav, write_recording
+from utils.decode import AudioError
 from utils.errors import UserError
 
 QUICKSTART = Path("quickstart")  # what egs/tta/quickstart/run.sh makes
 SOURCES = "sources"  # in a person's folder: what was taken to be changed
 SAME = "the same sound again, bit for bit"
+
+
+@contextlib.contextmanager
+def said_of(path: str | Path, name: str) -> Iterator[None]:
+    """A UserError says `name` for the path, which says nothing to one who sent a sound."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error).removeprefix(f"{path}: ")
+        of_sound = isinstance(error, AudioError) or said != str(error)
+        raise UserError(f"{name}: {said}" if of_sound else said) from None
 
 
 class Studio:
@@ -68,11 +82,9 @@ class Studio:
 
         Raises UserError where there is no usable sound, or one that is too long.
         """
-        try:
+        with said_of(path, "this file"):
             check_length(path, self.limits.seconds)
             recording = read_recording(path)
-        except UserError as error:  # whose path says nothing to one who sent a file
-            raise UserError(f"this file: {str(error).removeprefix(f'{path}: ')}") from None
         folder = self.history.of(person) / SOURCES
         folder.mkdir(parents=True, exist_ok=True)
         content = recording.samples.tobytes() + str(recording.sample_rate).encode()
@@ -90,7 +102,8 @@ class Studio:
     def draw(self, person: str, name: str, mel: MelConfig) -> dict[str, Any]:
         """Draws what was taken, in this mel; what its axes need, as in a receipt."""
         path = self.source(person, name)
-        wav = read_wav(path, mel.sample_rate)
+        with said_of(path, "this sound"):
+            wav = read_wav(path, mel.sample_rate)
         if len(wav) < shortest_wav(mel):
             raise UserError(f"this sound is too short: {len(wav) / mel.sample_rate:.3f} s")
         write_mel_picture(path.with_suffix(".png"), mel_of_wav(wav, mel))
@@ -113,19 +126,21 @@ class Studio:
         editor. Raises UserError: see `Shelf.wishes` and `Shelf.instruction`.
         """
         path = self.source(person, name)
-        try:
+        with said_of(path, "this sound"):
             if instruct:
                 wish = self.shelf.instruction(text, model, vocoder, str(path), **sampling)
             else:
-                recording, mel = read_recording(path), self.shelf.settings(model).mel
-                half, seconds = recording.sample_rate / 2, recording.seconds
+                mel = self.shelf.settings(model).mel
+                source = Source.read(path, mel.sample_rate)
+                half = source.recording.sample_rate / 2
                 if sampling.get("task") and sampling.get("cutoff") is None and half < mel.fmax:
                     sampling["cutoff"] = half
-                duration = seconds + (sampling.get("extend") or 0)
+                extend = sampling.get("extend") or 0
+                if not isinstance(extend, (int, float)):
+                    raise UserError(f"extend: {extend!r} must be a number of seconds")
+                duration = source.seconds + extend
                 how = {"audio": str(path), "duration": duration, **sampling}
                 [wish] = self.shelf.wishes(text, model, vocoder, 1, **how)
-        except UserError as error:
-            raise UserError(str(error).replace(f"{path}: ", "this sound: ")) from None
         return self.turns.submit(session, [functools.partial(self._make, person, wish)])[0]
 
     # ------------------------------------------------------------ once more
@@ -137,7 +152,7 @@ class Studio:
 
     def _compare(self, person: str, wish: Wish, kept: Kept) -> Callable[[Job], str]:
         def work(job: Job) -> str:
-            sound, made_by = self.shelf.make(wish, job.on_step, kept.receipt.get("weights"))
+            sound, made_by = self.shelf.make(wish, job.on_step, kept.receipt)
             with tempfile.TemporaryDirectory() as folder:
                 rate = made_by["mel"]["sample_rate"]
                 new = Numbering(Path(folder)).write(sound, wish.sampling, {}, rate).read_bytes()

@@ -24,6 +24,7 @@ from models.tta.convert.published import find_model
 from models.tta.ldm.pipeline import Pipeline, read_pipeline
 from models.tta.ldm.sampling import starting_noise
 from models.tta.ldm.text_encoder import TextEncoder
+from models.tta.studio.shelf import Limits, Shelf
 from models.vocoders.load import load_vocoder
 from tests import small_clap
 from tests.models.tta.convert.ldm_style import (
@@ -218,6 +219,16 @@ def test_a_pipeline_is_imported_once_and_anew_where_it_changed(audioldm_pipeline
     index = folder / "model_index.json"
     index.write_text(index.read_text() + "\n")
     assert find_model(str(folder), str(tmp_path)) != first
+
+
+def test_the_studio_offers_a_published_pipeline_with_its_vocoder(audioldm_pipeline, tmp_path):
+    name = str(audioldm_pipeline[1])
+    shelf = Shelf([str(tmp_path)], [name], torch.device("cpu"), Limits())
+    folder = find_model(name, str(tmp_path))
+    assert shelf.models() == {name: folder}
+    assert shelf.vocoders(name) == [str(folder / "vocoder"), "griffin_lim"]
+    [wish] = shelf.wishes("a dog barks", name, None, 1)
+    assert (wish.folder, wish.vocoder) == (str(folder), str(folder / "vocoder"))
 
 
 @pytest.mark.parametrize(

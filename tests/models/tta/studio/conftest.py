@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from config.schema import LoRAConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
+from models.tta.ldm.lora import AdapterSettings, adapt, adapter_tensors, hash_of, write_adapter
 from models.tta.ldm.pipeline import Pipeline, PipelineSettings
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
@@ -41,9 +44,40 @@ def runs(tmp_path_factory) -> Path:
     return root / "runs"
 
 
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory, runs) -> Path:
+    """A log_dir with the run "lora", random adapters of the run "one"."""
+    root = tmp_path_factory.mktemp("adapters")
+    base, config = runs / "one" / "final", LoRAConfig(2, 2.0, "all")
+    unet = UNet(PipelineSettings.read(base).unet)
+    adapt(unet, config)
+    torch.manual_seed(3)
+    for tensor in adapter_tensors(unet).values():
+        torch.nn.init.normal_(tensor, std=0.2)
+    folder = root / "runs" / "lora" / "final"
+    folder.mkdir(parents=True)
+    settings = AdapterSettings("AudioLDM", str(base), hash_of(base, "AudioLDM"), {})
+    write_adapter(folder, unet, config, settings)
+    return root / "runs"
+
+
 @pytest.fixture
 def shelf(runs) -> Shelf:
     return Shelf([str(runs)], [], torch.device("cpu"), Limits(seconds=1.0, sounds=3, steps=20))
+
+
+@pytest.fixture
+def studio(shelf, tmp_path) -> Studio:
+    return Studio(shelf, tmp_path / "studio")
+
+
+def results(jobs) -> list:
+    deadline = time.monotonic() + 300  # machines are busy
+    while not all(job.look() in ("done", "failed", "cancelled") for job in jobs):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert [(job.state, job.fault) for job in jobs] == [("done", "")] * len(jobs)
+    return [job.result for job in jobs]
 
 
 @dataclass
@@ -79,10 +113,10 @@ def serving(studio: Studio, uploads: Path, password: str = ""):
 
 
 @pytest.fixture(scope="session")
-def served(runs, tmp_path_factory):
+def served(runs, adapters, tmp_path_factory):
     """One without a password, with limits of 1 s, 3 sounds and 1 MB."""
     root = tmp_path_factory.mktemp("served")
     limits = Limits(seconds=1.0, sounds=3, steps=1000, upload_mb=1)
-    shelf = Shelf([str(runs)], [], torch.device("cpu"), limits)
+    shelf = Shelf([str(runs), str(adapters)], [], torch.device("cpu"), limits)
     with serving(Studio(shelf, root / "studio"), root / "uploads") as server:
         yield server

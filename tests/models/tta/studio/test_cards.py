@@ -17,6 +17,7 @@ RECEIPT = {
     **{"text": "a dog", "seed": 3, "duration": 10.0, "num_steps": 25, "sampler": "dpm++"},
     **{
         "audio": None,
+        "checkpoint": "runs/one/final",
         "guidance_scale": 4.0,
         "negative_text": "",
         "mel": {**MEL, "fmin": 0.0, "fmax": 8000.0},

@@ -6,40 +6,24 @@ import io
 import json
 import os
 import shutil
-import time
 import wave
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
+from models.tta.ldm.lora import Adapter
 from models.tta.ldm.pipeline import load_pipeline
 from models.tta.ldm.sampling import SAMPLERS, generate
 from models.tta.studio import studio as studio_module
 from models.tta.studio.history import History
 from models.tta.studio.shelf import Wish
-from models.tta.studio.studio import Studio
 from models.vocoders.load import load_vocoder
+from tests.models.tta.studio.conftest import results
 from utils.audio import write_wav
 from utils.errors import UserError
 
 QUICK = {"duration": 0.1, "num_steps": 2, "seed": 7}
-
-
-@pytest.fixture
-def studio(shelf, tmp_path) -> Studio:
-    return Studio(shelf, tmp_path / "studio")
-
-
-def results(jobs) -> list:
-    deadline = time.monotonic() + 300  # machines are busy
-    while not all(job.look() in ("done", "failed", "cancelled") for job in jobs):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    assert [(job.state, job.fault) for job in jobs] == [("done", "")] * len(jobs)
-    return [job.result for job in jobs]
 
 
 def make(studio, model, count=1, person="", text="a dog", **settings) -> list:
@@ -72,6 +56,57 @@ def test_the_model_that_was_asked_for_makes_the_sound(studio, runs):
     assert "warning" not in kept[0].receipt
     [unknown] = make(studio, f"{runs}/one", text="Ein Hund bellt")
     assert "(ein, hund, bellt)" in unknown.receipt["warning"]
+
+
+def test_adapters_are_added_to_their_own_model_alone(studio, runs, adapters, tmp_path):
+    model, lora = f"{runs}/one", f"{adapters}/lora"
+    studio.shelf.log_dirs.append(str(adapters))
+    assert list(studio.shelf.adapters(model)) == [lora]
+    assert studio.shelf.adapters(f"{runs}/other") == {}
+    assert lora not in studio.shelf.models()
+    [plain], [half] = make(studio, model), make(studio, model, lora=[f"{lora}:0.5"])
+    used = Adapter.find(f"{lora}:0.5")
+    pipeline = load_pipeline(runs / "one" / "final", "cpu", adapters=[used])
+    settings = pipeline.settings.sampling_with(**QUICK)
+    vocoder = load_vocoder("griffin_lim", pipeline.settings.mel)
+    [wanted] = generate(pipeline, vocoder, ["a dog"], settings)
+    write_wav(tmp_path / "wanted.wav", wanted.wav, pipeline.settings.mel.sample_rate)
+    bits = [studio.history.file("", f"{kept.number}.wav").read_bytes() for kept in (plain, half)]
+    assert bits[0] != bits[1] == (tmp_path / "wanted.wav").read_bytes()
+    assert half.receipt["lora"] == [used.receipt()]
+    assert "lora" not in plain.receipt
+    assert Wish.of_receipt(half.receipt).adapters == (used,)
+    jobs = [studio.replay("", "s", kept) for kept in (half, plain, half)]
+    assert results(jobs) == [studio_module.SAME] * 3
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        (["/etc"], "adapters '/etc' are not there, or of another model"),
+        (["ADAPTERS/lora:9"], "lora:9': the number must be one from 0 to 2"),
+        (["ADAPTERS/lora:nan"], "lora:nan': the number must be one from 0 to 2"),
+        (["ADAPTERS/lora"] * 9, "adapters: 9; at most 8 here"),
+        ("x", "adapters: must be a list of names"),
+        ([3], "adapters: must be a list of names"),
+    ],
+)
+def test_adapters_that_are_refused(studio, runs, adapters, lora, message):
+    studio.shelf.log_dirs.append(str(adapters))
+    if isinstance(lora, list):
+        lora = [str(part).replace("ADAPTERS", str(adapters)) if part != 3 else 3 for part in lora]
+    with pytest.raises(UserError) as caught:
+        studio.submit("", "s", "a dog", f"{runs}/one", None, 1, lora=lora, **QUICK)
+    assert message in str(caught.value)
+
+
+def test_what_is_no_sound_is_not_kept(studio, runs):
+    """Guidance beyond all measure gives numbers that are none."""
+    [job] = studio.submit("", "s", "a", f"{runs}/one", None, 1, **QUICK, guidance_scale=1e35)
+    while not job.ended:
+        job.look()
+    assert job.fault == "what came of it is not finite: ask for less guidance"
+    assert studio.history.count("") == 0
 
 
 def test_replay_gives_the_same_bits_and_says_where_they_differ(studio, runs):
@@ -222,84 +257,23 @@ def test_history_is_a_folder_that_survives_and_belongs_to_a_person(studio, runs,
         "٣.wav",
     ],
 )
-def test_only_numbers_are_files_of_the_history(studio, runs, name):
-    make(studio, f"{runs}/one", person="x")
-    (studio.history.of("x") / "0000.txt").write_text("a note")
+def test_only_numbers_are_files_of_the_history(studio, name):
+    studio.history.of("x").mkdir(parents=True)
+    for ending in ("wav", "txt"):
+        (studio.history.of("x") / f"0000.{ending}").touch()
     assert studio.history.file("x", "0000.wav").is_file()
     with pytest.raises(UserError, match="there is no such sound"):
         studio.history.file("x", name)
 
 
 def test_a_sound_without_its_receipt_is_left_out(studio, runs):
-    make(studio, f"{runs}/one", 3, "x")
+    make(studio, f"{runs}/one", 1, "x")
     folder = studio.history.of("x")
+    for ending in ("wav", "json"):
+        for number in (1, 2):
+            shutil.copy(folder / f"0000.{ending}", folder / f"000{number}.{ending}")
     (folder / "0000.json").unlink()
     (folder / "0001.json").write_text("{")
     (folder / "0003.wav").touch()
     (folder / "0003.json").write_text('{"text": "of another program"}')
     assert [kept.number for kept in studio.history.newest("x")] == ["0002"]
-
-
-# ---------------------------------------------------------------- sounds to be changed
-
-
-def wav(path: Path, seconds: float) -> Path:
-    write_wav(path, np.random.default_rng(0).normal(0, 0.1, round(seconds * 4000)), 4000)
-    return path
-
-
-def test_what_is_taken_lies_in_the_persons_folder_under_no_name_of_its_own(studio, tmp_path):
-    name = studio.take("me", wav(tmp_path / "<b>..wav", 0.5))
-    assert name == studio.take("me", wav(tmp_path / "other.wav", 0.5))
-    assert studio.source("me", name).read_bytes() == (tmp_path / "other.wav").read_bytes()
-    with pytest.raises(UserError, match="there is no such sound"):
-        studio.source("you", name)
-    with pytest.raises(UserError, match="there is no such sound"):
-        studio.source("me", f"../sources/{name}")
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"region": ((0.2, 0.4),)},
-        {"strength": 0.5},
-        {"extend": 0.25},
-        {"task": "super_resolution", "cutoff": 1000.0},
-    ],
-    ids=lambda how: next(iter(how)),
-)
-def test_a_change_is_kept_with_what_it_was_and_can_be_made_again(studio, runs, tmp_path, how):
-    name = studio.take("me", wav(tmp_path / "a.wav", 0.5))
-    job = studio.edit("me", "s", name, "a dog", f"{runs}/one", None, num_steps=2, **how)
-    [kept] = results([job])
-    before, rate = soundfile.read(studio.source("me", name))
-    after, _ = soundfile.read(studio.history.file("me", f"{kept.number}.wav"))
-    assert len(after) == round(kept.receipt["duration"] * rate)
-    if "region" in how:  # what lies outside, further than the cross-fade, is as it was
-        for part in (slice(0, round(0.15 * rate)), slice(round(0.45 * rate), len(before))):
-            np.testing.assert_array_equal(before[part], after[part])
-        assert not np.array_equal(before, after)
-        assert 0.4 < kept.receipt["kept"] < 0.6
-    for part in ("before.png", "difference.png", "png"):
-        assert studio.history.file("me", f"{kept.number}.{part}").is_file()
-    assert results([studio.replay("me", "s", kept)]) == [studio_module.SAME]
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda path: wav(path, 1.5), "this file: too long (at most 1 s)"),
-        (lambda path: wav(path, 3600), "this file: too long (at most 1 s)"),
-        (lambda path: path.write_text("not a sound"), "this file: not decodable"),
-        (lambda path: path.write_bytes(b""), "this file: empty file"),
-        (lambda path: path.mkdir(), "this file: not a file"),
-        (lambda path: None, "this file: missing"),
-    ],
-)
-def test_what_cannot_be_taken(studio, tmp_path, make, message):
-    make(tmp_path / "x.wav")
-    with pytest.raises(UserError) as caught:
-        studio.take("", tmp_path / "x.wav")
-    assert str(caught.value).startswith(message)
-    assert str(tmp_path) not in str(caught.value)
-    assert not (tmp_path / "studio").exists()

@@ -27,6 +27,7 @@ PATIENCE = 120_000  # ms: machines are busy
 
 @pytest.fixture(scope="module")
 def browser():
+    playwright.expect.set_options(timeout=PATIENCE)
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium
@@ -128,14 +129,36 @@ def test_a_part_that_is_drawn_is_made_anew(page, served, tmp_path):
     playwright.expect(page.get_by_label("From second")).to_have_value(re.compile(r"0\.1[123]"))
     playwright.expect(page.get_by_label("To second")).to_have_value(re.compile(r"0\.2[456]"))
     playwright.expect(plot.locator(".region")).to_be_visible()
+    page.get_by_label("From second").press("Control+A")
+    page.get_by_label("From second").press_sequentially("0.05")
+    tenth = re.compile(r"left: ?(9|10)\.")  # of 0.5 s, and what the last frame has beyond
+    playwright.expect(plot.locator(".region")).to_have_attribute("style", tenth)
     page.get_by_label("What to hear").locator("visible=true").fill("a bell")
     page.locator("button.primary:visible").click()
     edited = page.locator("article.sound:visible:has(.sides)")
-    playwright.expect(edited.locator("h4")).to_have_text(["Before", "After", "Difference"])
+    playwright.expect(edited.locator("h4")).to_contain_text(["Before", "After", "Difference"])
     playwright.expect(edited).to_contain_text("bit for bit")
     pictures = edited.locator("img")
     assert pictures.count() == 3
     assert all(picture.evaluate("i => i.naturalWidth") > 0 for picture in pictures.all())
+
+
+def test_adapters_are_chosen_and_come_back_with_the_settings(page, served):
+    ready(page)
+    set_slider(page, "Steps", 3)
+    page.get_by_label("Adapters").first.click()
+    page.get_by_role("option", name="lora").click()
+    page.get_by_label("What to hear").first.fill("rain")
+    page.get_by_role("button", name="Generate").click()
+    playwright.expect(page.locator("article.sound:visible")).to_contain_text("1 times lora")
+    page.reload()
+    ready(page)
+    playwright.expect(page.locator(".token")).to_have_count(0)
+    page.get_by_role("tab", name="History").click()
+    page.get_by_role("button", name="Use settings").locator("visible=true").first.click()
+    playwright.expect(page.locator(".token:visible")).to_contain_text("lora")
+    steps = page.get_by_label("number input for Steps").locator("visible=true")
+    playwright.expect(steps).to_have_value("3")
 
 
 def test_a_fault_is_told_in_words(page):

@@ -21,7 +21,9 @@ LARGE = MelConfig(16000, 1024, 1024, 256, 80, 0.0, 8000.0)
 
 
 @pytest.mark.parametrize("mel", [MEL, LARGE], ids=["tiny", "16 kHz"])
-@pytest.mark.parametrize("share", [(0.0, 0.1), (0.31, 0.32), (0.4, 0.7), (0.7, 1.0)])
+@pytest.mark.parametrize(
+    "share", [(0.0, 0.1), (0.31, 0.32), (0.4, 0.7), (0.502, 0.582), (0.7, 1.0)]
+)
 def test_all_frames_that_hear_a_region_are_made(mel, share):
     """Found by changing the region's samples; and no more than the margin besides."""
     factor, columns = 8, 12

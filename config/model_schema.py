@@ -127,7 +127,6 @@ class UNetConfig:
     odd_sizes: Literal["resize", "crop"] = "resize"
     patch_size: Count = 1
     span_embedding: bool = False
-    flow_skip: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_heads", "transformer_depth"):
@@ -262,13 +261,6 @@ class AudioLDMModel:
                 f"flow_map, audioldm.span_embedding {str(unet.span_embedding).lower()} and"
                 f" noise_scheduler.prediction_type {self.noise_scheduler.prediction_type} do not"
                 " fit: a flow map has all three, with true and flow_prediction"
-            )
-        if unet.flow_skip and not (flows and self.noise_scheduler.num_train_timesteps == 1000):
-            raise ValueError(
-                "audioldm.flow_skip true must come with noise_scheduler.prediction_type"
-                " flow_prediction and num_train_timesteps 1000, not"
-                f" {self.noise_scheduler.prediction_type} and"
-                f" {self.noise_scheduler.num_train_timesteps}"
             )
         if self.snr_gamma and flows:
             raise ValueError(

@@ -40,8 +40,7 @@ class TextToAudioPipeline(DiffusionPipeline):
         vae, unet, scheduler, text_encoder, tokenizer: what they are called.
         vocoder: a HiFi-GAN or a Vocos; None: Griffin-Lim, which needs no weights.
         mel: sample_rate (Hz), n_fft, win_size, hop_size (samples), n_mel, fmin, fmax (Hz).
-        defaults: frames, num_inference_steps, guidance_scale of a call; max_tokens of a text;
-            flow_skip: whether the U-Net's prediction is to be added to the noisy latent.
+        defaults: frames, num_inference_steps, guidance_scale of a call; max_tokens of a text.
     """
 
     _optional_components: ClassVar[list[str]] = ["vocoder"]
@@ -158,14 +157,7 @@ class TextToAudioPipeline(DiffusionPipeline):
             timestep_cond=self._span_embedding(timestep, len(latent)),
             encoder_attention_mask=mask,
         ).sample
-        predicted = torch.nn.functional.pixel_shuffle(predicted, size)[:, :, :height, :width]
-        if not self.config.defaults.get("flow_skip"):
-            return predicted
-        # A flow's velocity by parts (arXiv:2511.13720): the noisy latent, and what the U-Net gives.
-        time = float(timestep) / 1000
-        if time < 0.5:
-            return (6 * time - 1) * latent - (1 + 2 * time) * predicted
-        return (latent - predicted) / time
+        return torch.nn.functional.pixel_shuffle(predicted, size)[:, :, :height, :width]
 
     def _span_embedding(self, timestep: torch.Tensor, count: int) -> torch.Tensor | None:
         """Sinusoids of a step's length [B, D], where the U-Net is a flow map."""

@@ -245,8 +245,6 @@ def _take_pipeline_settings(found: Imported, index: dict, folder: Path) -> None:
     data["sampling"]["sampler"] = _sampler_of(scheduler) or data["sampling"]["sampler"]
     for ours, theirs in (("num_steps", "num_inference_steps"), ("guidance_scale",) * 2):
         data["sampling"][ours] = defaults.get(theirs, data["sampling"][ours])
-    if found.unet is not None and defaults.get("flow_skip"):  # of an export of this repository
-        data["unet"]["flow_skip"] = found.unet.flow_skip = True
     if isinstance(data["frames"], int):
         data["sampling"]["duration"] = data["frames"] / settings.mel.frames_per_second
     found.settings = build(PipelineSettings, data, folder)

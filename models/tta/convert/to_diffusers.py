@@ -63,7 +63,6 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
             "num_inference_steps": sampling.num_steps,
             "guidance_scale": sampling.guidance_scale,
             "max_tokens": text_encoder.max_tokens,
-            "flow_skip": settings.unet.flow_skip,
         },
     )
     with whole_folder(folder) as new:

@@ -19,7 +19,6 @@ from modules.time_embedding import TimeEmbedding
 
 EPS = 1e-5  # of the residual blocks' group norms
 TRANSFORMER_EPS = 1e-6
-FLOW_STEPS = 1000  # timesteps from a flow's time 0 to 1, with `flow_skip`
 
 
 # For each attention of a level what `SpatialTransformer` wants.
@@ -194,26 +193,13 @@ def from_patches(patches: torch.Tensor, size: int, shape: torch.Size) -> torch.T
     return F.pixel_shuffle(patches, size)[:, :, : shape[0], : shape[1]]
 
 
-def skip_weights(time: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """a and b of a flow's velocity a x_t - b F, where a network gives F; at times in [0, 1].
-
-    A flow's velocity is (x_t - x) / t with the sound x. From half time on F is that sound, which is
-    simpler than the noise that most of the velocity is (Li & He 2025, arXiv:2511.13720). Nearer to
-    the sound the division would enlarge the network's errors. There a and b are straight lines
-    to -1 and 1, since at time 0 x_t is the sound, and what is known of the velocity is -x_t.
-    """
-    late = time >= 0.5
-    nearby = time.clamp(min=0.5)
-    return torch.where(late, 1 / nearby, 6 * time - 1), torch.where(late, 1 / nearby, 1 + 2 * time)
-
-
 class UNet(nn.Module):
     """The denoiser. At the start of training it gives 0, and each of its blocks the identity."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         widths = [config.width(level) for level in range(config.lowest + 1)]
-        self.patch_size, self.flow_skip = config.patch_size, config.flow_skip
+        self.patch_size = config.patch_size
         values = config.patch_size**2  # of a channel of the latent in a place
         self.conv_in = nn.Conv2d(config.in_channels * values, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], time_width(config), config.span_embedding)
@@ -316,8 +302,4 @@ class UNet(nn.Module):
         for level, text in zip(self.up_blocks, context.up, strict=True):
             x = level(x, skips, time_emb, text)
         patches = self.conv_out(F.silu(self.conv_norm_out(x)))
-        found = from_patches(patches, self.patch_size, latent.shape[2:])
-        if not self.flow_skip:
-            return found
-        skip, scale = skip_weights(begin.float()[:, None, None, None] / FLOW_STEPS)
-        return skip * latent[:, : found.shape[1]].float() - scale * found.float()
+        return from_patches(patches, self.patch_size, latent.shape[2:])

@@ -32,7 +32,7 @@ MODELS = {
     "flow map": ("euler", "griffin_lim", "flow_prediction"),
 }
 FLOW_MAP = {
-    "audioldm": {"span_embedding": True, "flow_skip": True},
+    "audioldm": {"span_embedding": True},
     "flow_map": {"guidance_scale": None, "jump_every": 2},
 }
 SCRIPT = """

@@ -6,7 +6,7 @@ import torch
 from diffusers.models.embeddings import get_timestep_embedding
 
 from config.load import load_config
-from models.tta.ldm.unet import UNet, skip_weights
+from models.tta.ldm.unet import UNet
 from tests.unets import SMALL, batch, theirs, with_weights_of
 from utils.errors import UserError
 
@@ -167,32 +167,6 @@ def test_patches_are_a_map_of_half_the_size_with_four_values_for_one(size):
         torch.testing.assert_close(
             mine, expected[:, place, : mine.shape[1], : mine.shape[2]], rtol=1e-4, atol=1e-5
         )
-
-
-def test_what_a_flow_skips_is_added_to_what_the_network_gives():
-    """Against diffusers' network, of an editor that reads a source behind the noisy latent."""
-    config = dataclasses.replace(SMALL, in_channels=8, flow_skip=True)
-    torch.manual_seed(0)
-    reference = theirs(config)
-    unet = with_weights_of(reference, config)
-    latent, _, text_emb, text_mask = batch(config)
-    timesteps, noisy = torch.tensor([800.0, 500.0, 100.0]), latent[:, :4]
-    with torch.no_grad():
-        given = reference(latent, timesteps, text_emb, encoder_attention_mask=text_mask).sample
-        found = unet(latent, timesteps, text_emb, text_mask)
-    assert_close(found[0], (noisy[0] - given[0]) / 0.8)
-    assert_close(found[1], (noisy[1] - given[1]) / 0.5)
-    assert_close(found[2], -0.4 * noisy[2] - 1.2 * given[2])  # a fifth of the way to 2, 2
-
-
-def test_a_network_that_knows_the_sound_knows_the_velocity():
-    time = torch.linspace(0.5, 1, 6)
-    sound, noise = torch.randn(2, 6)
-    a, b = skip_weights(time)
-    torch.testing.assert_close(a * ((1 - time) * sound + time * noise) - b * sound, noise - sound)
-    assert [float(weight) for weight in skip_weights(torch.tensor(0.0))] == [-1, 1]
-    before, after = (torch.stack(skip_weights(torch.tensor(t))) for t in (0.5 - 1e-6, 0.5))
-    torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
 
 
 def test_the_shipped_size():

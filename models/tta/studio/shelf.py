@@ -106,8 +106,13 @@ class Shelf:
         return {**named, **{run: there[run] for run in newest}}
 
     def folder(self, model: object, kind: str) -> Path:
-        """The weights of a model on the list: nothing else is opened, whatever a client sends."""
+        """The weights of a model on the list: nothing else is opened, whatever a client sends.
+
+        None is the first on it: a click may come before the page knows which one that is.
+        """
         models = self.models(kind)
+        if model is None and models:
+            model = next(iter(models))
         if model not in list(models):  # it may be anything, and not hashable
             raise UserError(f"model {model!r} is not there; choose one from the list")
         return models[model]

@@ -13,13 +13,16 @@ def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     Args:
         likeness: of difflib's, from 0 to 1, that is enough.
     """
-    names = {other.lower(): other for other in sorted(known)}
-    found = difflib.get_close_matches(name.lower(), names, 1, likeness)
-    return f"; nearest: {names[found[0]]}" if found else ""
+    return _nearest(name, {other: other for other in known}, likeness)
 
 
 def nearest_path(path: Path, known: Iterable[Path]) -> str:
     """The same of paths, told apart by their last parts."""
-    names = {other.name: other for other in known}
-    found = nearest(path.name, names).removeprefix("; nearest: ")
-    return f"; nearest: {names[found]}" if found else ""
+    return _nearest(path.name, {other.name: other for other in known}, 0.6)
+
+
+def _nearest(name: str, known: dict[str, str | Path], likeness: float) -> str:
+    """What stands under the name that is likest."""
+    found = {other.lower(): known[other] for other in sorted(known)}
+    like = difflib.get_close_matches(name.lower(), found, 1, likeness)
+    return f"; nearest: {found[like[0]]}" if like else ""

@@ -16,7 +16,7 @@ import gradio as gr
 
 from models.tta.studio.events import MANY, follow, person, session
 from models.tta.studio.history import Kept
-from models.tta.studio.shelf import EDITOR, MODEL
+from models.tta.studio.shelf import EDITOR
 from models.tta.studio.studio import Studio
 from models.tta.studio.turns import Job
 from utils.errors import UserError
@@ -52,7 +52,7 @@ class Api:
                 person(request),
                 session(request),
                 text,
-                model or self._newest(MODEL),
+                model or None,
                 vocoder,
                 1 if num_sounds is None else num_sounds,
                 lora=lora,
@@ -109,7 +109,7 @@ class Api:
                 session(request),
                 self.studio.take(person(request), audio),
                 text,
-                model or self._newest(EDITOR if instruct else MODEL),
+                model or None,
                 vocoder,
                 lora=lora,
                 cutoff=cutoff,
@@ -124,9 +124,6 @@ class Api:
         async with aclosing(self._answers(request, submit)) as answers:
             async for answer in answers:
                 yield answer
-
-    def _newest(self, kind: str) -> str | None:
-        return next(iter(self.studio.shelf.models(kind)), None)
 
     async def _answers(
         self, request: gr.Request, submit: Callable[[], list[Job]]

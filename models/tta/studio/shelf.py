@@ -105,14 +105,13 @@ class Shelf:
         named = {name: folder for name, folder in self.named.items() if kind_of(folder) == kind}
         return {**named, **{run: there[run] for run in newest}}
 
-    def folder(self, model: object, kind: str) -> Path:
-        """The weights of a model on the list: nothing else is opened, whatever a client sends.
+    def chosen(self, model: object, kind: str) -> object:
+        """The model; for None the first on the list, where a click or a client did not choose."""
+        return next(iter(self.models(kind)), None) if model is None else model
 
-        None is the first on it: a click may come before the page knows which one that is.
-        """
+    def folder(self, model: object, kind: str) -> Path:
+        """The weights of a model on the list: nothing else is opened, whatever a client sends."""
         models = self.models(kind)
-        if model is None and models:
-            model = next(iter(models))
         if model not in list(models):  # it may be anything, and not hashable
             raise UserError(f"model {model!r} is not there; choose one from the list")
         return models[model]

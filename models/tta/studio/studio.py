@@ -16,7 +16,7 @@ from config.schema import MelConfig
 from models.tta.ldm.outputs import Numbering
 from models.tta.ldm.source import Source
 from models.tta.studio.history import History, Kept
-from models.tta.studio.shelf import Shelf, Wish
+from models.tta.studio.shelf import EDITOR, MODEL, Shelf, Wish
 from models.tta.studio.turns import Job, Turns
 from processors.mel import mel_of_wav, shortest_wav
 from processors.mel_picture import write_mel_picture
@@ -66,6 +66,7 @@ class Studio:
         **sampling: object,
     ) -> list[Job]:
         """A job for each sound; its result is what is kept. UserError: see `Shelf.wishes`."""
+        model = self.shelf.chosen(model, MODEL)
         wishes = self.shelf.wishes(text, model, vocoder, count, **sampling)
         works = [functools.partial(self._make, person, wish) for wish in wishes]
         return self.turns.submit(session, works)
@@ -126,6 +127,7 @@ class Studio:
         editor. Raises UserError: see `Shelf.wishes` and `Shelf.instruction`.
         """
         path = self.source(person, name)
+        model = self.shelf.chosen(model, EDITOR if instruct else MODEL)
         with said_of(path, "this sound"):
             if instruct:
                 wish = self.shelf.instruction(text, model, vocoder, str(path), **sampling)

@@ -17,7 +17,7 @@ from models.tta.ldm.pipeline import load_pipeline
 from models.tta.ldm.sampling import SAMPLERS, generate
 from models.tta.studio import studio as studio_module
 from models.tta.studio.history import History
-from models.tta.studio.shelf import MODEL, Wish
+from models.tta.studio.shelf import Wish
 from models.vocoders.load import load_vocoder
 from tests.models.tta.studio.conftest import results
 from utils.audio import write_wav
@@ -196,10 +196,11 @@ def test_runs_appear_with_their_first_weights(studio, runs, tmp_path):
     shutil.copytree(runs / "one" / "final", weights, copy_function=shutil.copyfile)
     os.utime(weights)
     assert next(iter(studio.shelf.models())) == f"{tmp_path}/new"
-    assert studio.shelf.folder(None, MODEL) == weights  # a click before the page has chosen
+    [kept] = make(studio, None)  # a click before the page has chosen
+    assert kept.receipt["checkpoint"] == str(weights)
     studio.shelf.log_dirs.clear()
     with pytest.raises(UserError, match="model None is not there"):
-        studio.shelf.folder(None, MODEL)
+        make(studio, None)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -269,16 +269,3 @@ def test_only_numbers_are_files_of_the_history(studio, name):
     assert studio.history.file("x", "0000.wav").is_file()
     with pytest.raises(UserError, match="there is no such sound"):
         studio.history.file("x", name)
-
-
-def test_a_sound_without_its_receipt_is_left_out(studio, runs):
-    make(studio, f"{runs}/one", 1, "x")
-    folder = studio.history.of("x")
-    for ending in ("wav", "json"):
-        for number in (1, 2):
-            shutil.copy(folder / f"0000.{ending}", folder / f"000{number}.{ending}")
-    (folder / "0000.json").unlink()
-    (folder / "0001.json").write_text("{")
-    (folder / "0003.wav").touch()
-    (folder / "0003.json").write_text('{"text": "of another program"}')
-    assert [kept.number for kept in studio.history.newest("x")] == ["0002"]

@@ -8,17 +8,22 @@ import os
 import shutil
 import wave
 import zipfile
+from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
+import torch
 
 from models.tta.ldm.lora import Adapter
 from models.tta.ldm.pipeline import load_pipeline
 from models.tta.ldm.sampling import SAMPLERS, generate
 from models.tta.studio import studio as studio_module
 from models.tta.studio.history import History
-from models.tta.studio.shelf import Wish
+from models.tta.studio.shelf import Limits, Shelf, Wish
+from models.tta.studio.studio import Studio
 from models.vocoders.load import load_vocoder
+from tests.models.tta.convert.test_published import Tango
 from tests.models.tta.studio.conftest import results
 from utils.audio import write_wav
 from utils.errors import UserError
@@ -201,6 +206,18 @@ def test_runs_appear_with_their_first_weights(studio, runs, tmp_path):
     studio.shelf.log_dirs.clear()
     with pytest.raises(UserError, match="model None is not there"):
         make(studio, None)
+
+
+def test_a_published_model_is_named_as_on_the_hub(runs, tmp_path, monkeypatch):
+    folder = Tango().write(tmp_path / "tango")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(folder))
+    log_dirs, cpu = [str(tmp_path / "runs"), str(runs)], torch.device("cpu")
+    studio = Studio(Shelf(log_dirs, ["owner/tango"], cpu, Limits()), tmp_path / "studio")
+    assert next(iter(studio.shelf.models())) == "owner/tango"
+    [kept] = make(studio, None)  # the first on the list, with its own vocoder
+    assert Path(kept.receipt["checkpoint"]).parent == tmp_path / "runs" / "imported"
+    assert kept.receipt["vocoder"] == studio.shelf.vocoders("owner/tango")[0] != "griffin_lim"
+    assert results([studio.replay("", "s", kept)]) == [studio_module.SAME]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

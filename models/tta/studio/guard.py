@@ -24,9 +24,10 @@ log = logging.getLogger("arion")
 def log_fault(error: BaseException) -> None:
     """One line: what was raised, and where."""
     words = " ".join(str(error).split())[:200]
-    frames = traceback.extract_tb(error.__traceback__) or [None]
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames[-1] else ""
-    log.warning("a request failed: %s: %s%s", type(error).__name__, words, place)
+    words = "".join(sign if sign.isprintable() else "?" for sign in words)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{last.filename}:{last.lineno}"
+    log.warning("a request failed: %s: %s (%s)", type(error).__name__, words, place)
 
 
 class Page(gr.Blocks):
@@ -41,7 +42,8 @@ class Page(gr.Blocks):
     ) -> dict[str, Any]:
         try:
             if any(isinstance(i, dict) and is_http_url_like(i.get("path")) for i in inputs):
-                raise gr.Error("send the file itself: no address is fetched")  # as gradio would
+                # Gradio would fetch it, of any size.
+                raise gr.Error("send the file itself: no address is fetched")
             return await super().process_api(block_fn, inputs, *arguments, **keywords)
         except gr.Error as error:
             raise gr.Error(error.message, print_exception=False) from None

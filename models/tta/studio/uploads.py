@@ -37,8 +37,12 @@ def _new(prefix: str) -> Path:
     for old in _folder().iterdir():
         with contextlib.suppress(FileNotFoundError):
             longest = UNUSED if old.name.startswith(SENT) else HOUR
-            if old.stat().st_mtime < time.time() - longest:
-                shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()
+            if old.stat().st_mtime > time.time() - longest:
+                continue
+            if old.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.unlink()
     return Path(tempfile.mkdtemp(prefix=prefix, dir=_folder()))
 
 

@@ -10,13 +10,13 @@ import httpx
 import numpy as np
 import pytest
 
-from models.tta.studio import uploads
 from models.tta.studio.turns import NOT_WORKED
 from utils.audio import write_wav
 
 gradio_client = pytest.importorskip(
     "gradio_client", reason="gradio is not installed; sh egs/tta/studio/run.sh does it"
 )
+uploads = pytest.importorskip("models.tta.studio.uploads")
 
 # ---------------------------------------------------------------- requests
 

@@ -87,6 +87,12 @@ def test_a_fault_of_the_studio_is_told_without_its_details(served, caplog, capfd
 # ---------------------------------------------------------------- uploads
 
 
+@pytest.fixture(autouse=True)
+def its_uploads(served, monkeypatch):
+    """Gradio is told of the folder by the environment, where the latest server's stands."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(served.uploads.resolve()))
+
+
 @pytest.fixture
 def kept(served):
     """The files there are, beside those of before."""

@@ -23,6 +23,20 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 
+# Files with a test of 10 s and more.
+SLOWEST = {
+    "test_quickstart.py",
+    "test_to_diffusers.py",
+    "test_mel_folder.py",
+    "test_own_vocoder.py",
+    "test_fourth_model.py",
+    "test_edits.py",
+    "test_unet_compiled.py",
+    "test_recognition.py",
+    "test_processes.py",
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills",
@@ -43,6 +57,11 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests import warm
 
         warm.share()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that in the end no process waits for another's."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
 
 
 def pytest_collection_finish() -> None:

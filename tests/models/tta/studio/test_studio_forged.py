@@ -166,6 +166,19 @@ def test_a_sound_that_was_sent_is_gone_when_it_is_used(served, kept, tmp_path):
     assert [path for path in kept() if path.name.startswith(uploads.SENT)] == []
 
 
+def test_only_what_was_sent_is_removed(served, tmp_path):
+    """Whatever path a client names."""
+    sent = Path(send(served, b"small").json()[0])
+    other = tmp_path / sent.parent.name / "sound.wav"
+    other.parent.mkdir()
+    other.touch()
+    for path in (str(other), str(sent), None, ""):
+        with uploads.used_up(path):
+            pass
+    assert other.is_file()
+    assert not sent.parent.exists()
+
+
 def test_what_nobody_uses_goes_after_a_while_and_does_not_pile_up(served, kept, monkeypatch):
     monkeypatch.setattr(uploads, "UNUSED", 0.0)
     send(served, b"one")

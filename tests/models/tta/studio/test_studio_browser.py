@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from models.tta.studio.shelf import Limits, Shelf
+from models.tta.studio.shelf import MODEL, Limits, Shelf
 from models.tta.studio.studio import SAME, Studio
 from tests.models.tta.studio.conftest import serving
 
@@ -71,6 +71,20 @@ def ready(page) -> None:
     page.get_by_role("button", name="Model and sampling").locator("visible=true").click()
     playwright.expect(page.get_by_label("Sampler").first).to_have_value(re.compile("."))
     set_slider(page, "Seconds", 0.5)
+
+
+def test_what_is_typed_once_one_may_press_generate_stays(page, served, monkeypatch):
+    look = served.studio.shelf.models
+
+    def slowly(kind: str = MODEL) -> dict:
+        time.sleep(0.2)
+        return look(kind)
+
+    monkeypatch.setattr(served.studio.shelf, "models", slowly)
+    page.reload()
+    ready(page)
+    page.wait_for_timeout(8000)  # longer than such a look, and than the time between two
+    playwright.expect(page.get_by_label("number input for Seconds").first).to_have_value("0.5")
 
 
 def test_generate_by_keyboard_replay_and_download(page, served):

@@ -37,6 +37,9 @@ def quickstart(warm_environment):
 def first(quickstart, tmp_path_factory):
     """A folder with a quickstart in it, and what its command said."""
     here = tmp_path_factory.mktemp("quickstart")
+    stopped = here / "my first" / "sounds" / "0000.wav"  # what is left of a run that was stopped
+    stopped.parent.mkdir(parents=True)
+    stopped.touch()
     done = quickstart(here, *LITTLE, "--output_dir", "my first", *SHORT)
     assert done.returncode == 0, done.stdout + done.stderr
     return here / "my first", done.stdout
@@ -55,6 +58,7 @@ def test_sounds_from_nothing(first):
     assert stages.pop() == "listening", "whose time is known only after the page is written"
     assert len(stages) == 5
     assert all(f'<th scope="row">{stage}</th>' in page for stage in stages)
+    assert len(list((folder / "sounds").glob("*.wav"))) == 10
     receipt = json.loads((folder / "sounds" / "0009.json").read_text())
     assert receipt["num_steps"] == 2
     for run in ("quickstart_autoencoderkl", "quickstart_audioldm"):

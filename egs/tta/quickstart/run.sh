@@ -28,6 +28,7 @@ stage "4 training the U-Net" \
     "inference.num_steps=$num_steps" "$@"
 last=$(printf '%04d' $(($(wc -l < "$folder/prompts.txt") - 1)))
 if ! [ -f "$folder/sounds/$last.wav" ]; then
+    rm -rf -- "$folder/sounds" # of a run that was stopped: new ones would be numbered after them
     stage "5 generating" sh egs/tta/audioldm/run_inference.sh \
         --text_file "$folder/prompts.txt" --log_dir "$folder/runs" \
         --output_dir "$folder/sounds" --batch_size 25 --num_steps "$num_steps"

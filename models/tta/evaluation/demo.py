@@ -20,6 +20,8 @@ from models.vocoders.load import Vocoder
 from processors.mel import mel_of_wav
 from processors.metadata import load_split, mel_path
 from utils.audio import read_wav
+from utils.checkpoint import read_json
+from utils.errors import UserError
 
 BATCH_SIZE = 25
 Prompts = Sequence[dict[str, str]]
@@ -45,6 +47,7 @@ def page_of_sounds(config: Config, folder: Path, prompts: Prompts, stages: dict[
     mel = config.preprocess.mel
     captions = {record["Caption"] for record in load_split(config, "train")}
     names = [f"sounds/{number:04d}" for number in range(len(prompts))]
+    _check_texts(folder, names, prompts)
     wavs = [read_wav(folder / f"{name}.wav", mel.sample_rate) for name in names]
     heard = train_listener(config).hear([mel_of_wav(wav, mel) for wav in wavs])
     clips = [
@@ -57,6 +60,16 @@ def page_of_sounds(config: Config, folder: Path, prompts: Prompts, stages: dict[
         f"{recognised} of {len(clips)} sounds recognised as what was asked for\n"
         f"{sum(stages.values()):.0f} s in all; now open {page}"
     )
+
+
+def _check_texts(folder: Path, names: Sequence[str], prompts: Prompts) -> None:
+    for name, prompt in zip(names, prompts, strict=True):
+        text = read_json(folder / f"{name}.json", dict)["text"]
+        if text != prompt["prompt"]:
+            raise UserError(
+                f"{folder}/{name}.wav is of {text!r}, and {prompt['prompt']!r} was to be made;"
+                f" remove {folder}/sounds and run again: sh egs/tta/quickstart/run.sh"
+            )
 
 
 def compare_samplers(

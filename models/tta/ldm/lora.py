@@ -32,8 +32,9 @@ CONFIG_FILE = "adapter_config.json"  # peft's name, as that of the weights is
 PREFIX = "base_model.model."  # of the tensors' names in peft's file
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
-BETWEEN = ("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "time_emb_proj")
-TARGETS = {"attention": ATTENTION, "all": (*ATTENTION, *BETWEEN, *CONVOLUTIONS)}
+VECTORS = ("class_embedding", "time_emb_proj")  # of a text, and of it and the time
+BETWEEN = ("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
+TARGETS = {"attention": ATTENTION, "all": (*ATTENTION, *BETWEEN, *VECTORS, *CONVOLUTIONS)}
 # What an adapter_config.json may say of how much is added; peft has other ways, too.
 PLAIN = {"peft_type": "LORA", "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
 

@@ -30,13 +30,14 @@ from utils.errors import UserError
 
 WEIGHTS = "adapter_model.safetensors"
 IN_ATTENTION = {"to_q", "to_k", "to_v", "0"}  # the last one is to_out.0
-IN_ALL = {"proj_in", "proj_out", "proj", "2", "time_emb_proj"}
+IN_ALL = {"proj_in", "proj_out", "proj", "2", "time_emb_proj", "class_embedding"}
 IN_ALL |= {"conv1", "conv2", "conv_shortcut", "conv"}
 
 
 @pytest.fixture(scope="module")
 def shape(tmp_path_factory):
-    return tiny.load(tiny.write_config(tmp_path_factory.mktemp("lora"), 2)).model.audioldm
+    config = tiny.load(tiny.write_config(tmp_path_factory.mktemp("lora"), 2))
+    return dataclasses.replace(config.model.audioldm, pooled_text=True)
 
 
 def network(shape) -> UNet:
@@ -179,7 +180,7 @@ def test_what_is_no_adapter_of_this_model(shape, adapted, tmp_path):
 def test_adapters_for_other_shapes(shape, adapted):
     wide = network(dataclasses.replace(shape, model_channels=64))
     flat = network(dataclasses.replace(shape, attention_resolutions=[1]))
-    for unet, here in ((wide, r"\[64, 64, 3, 3\]"), (flat, "missing")):
+    for unet, here in ((wide, r"\[256, 16\]"), (flat, "missing")):
         with pytest.raises(UserError, match=f"lora: made for another network: .* and {here} here"):
             merge(unet, [Adapter.find(str(adapted[1]))])
 

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from config.load import load_config
-from config.schema import Config
+from config.schema import Config, MelConfig
+from processors.clips import Clip
+from processors.mel_folder import MelFolder
 from utils.audio import write_wav
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16000
+MEL = MelConfig(RATE, 1024, 1024, 256, 80, 0.0, 8000.0)
 
 
 def noise(seconds: float = 0.2, seed: int = 0, rate: int = RATE) -> np.ndarray:
@@ -58,6 +61,16 @@ def make_config(processed_dir: Path, *overrides: str) -> Config:
     given |= {name: value for name, _, value in (text.partition("=") for text in overrides)}
     texts = [f"{name}={value}" for name, value in given.items()]
     return load_config(ROOT / "egs/tta/autoencoderkl/exp_config.json", texts)
+
+
+def clips_of(sounds: Path) -> list[Clip]:
+    stats = [(path.name, path.stat()) for path in sorted(sounds.iterdir())]
+    return [Clip(name[:-4], name, s.st_size, s.st_mtime_ns) for name, s in stats]
+
+
+def make_mels(mels: Path, sounds: Path) -> None:
+    """Two workers make the mels of a folder of sounds."""
+    MelFolder(mels, sounds, MEL).make(clips_of(sounds), 2, "Sounds")
 
 
 def make_mels_in_process(monkeypatch) -> None:

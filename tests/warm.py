@@ -15,7 +15,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,19 @@ def run_together(log: Path, count: int, *arguments: object) -> list[int]:
     for process in processes:
         process.join()
     return [process.exitcode for process in processes]
+
+
+def start_call(function: Callable, *arguments: object):
+    """Starts a function in a process and session of its own; returns the process."""
+    process = FORKS.Process(target=_call, args=(function, arguments))
+    process.start()
+    return process
+
+
+def _call(function: Callable, arguments: tuple) -> None:
+    os.setsid()
+    _fork_again()
+    function(*arguments)
 
 
 def _fork_again() -> None:

@@ -16,7 +16,9 @@ LITTLE = ["--clips_per_kind", "10", "--prompts_per_kind=1", "--num_steps", "2"]
 SHORT = ["train.max_steps=2", "train.batch_size=4", "train.valid_clips=4"]
 SHORT += ["train.sample_interval=99"]
 TASKS = ("add", "drop", "replace", "inpaint", "super_resolution")
-FEW = [f"edits.{split}.{task}=1" for split in ("train", "valid", "test") for task in TASKS]
+EDITS = ("drop", "inpaint")  # a kind goes, and none does
+NUMBERS = {"train": TASKS, "valid": EDITS, "test": EDITS}
+FEW = [f"edits.{s}.{task}={int(task in NUMBERS[s])}" for s in NUMBERS for task in TASKS]
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +73,19 @@ def test_edits_after_it(quickstart, first):
     arguments = ("--output_dir", folder, "--num_steps=1", *FEW, "edits.train.keep=0", *SHORT)
     done = quickstart(folder, *arguments, script="run_edit.sh")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "of 5 edits followed, and the rest kept" in done.stdout
+    assert "of 2 edits followed, and the rest kept" in done.stdout
     records = json.loads((folder / "data" / "DemoEdits" / "test.json").read_text())
-    assert [record["Task"] for record in records] == list(TASKS)
+    assert [record["Task"] for record in records] == list(EDITS)
     rows = ["edited", "VAE + vocoder", "SDEdit 0.25", "SDEdit 0.5", "SDEdit 0.75"]
     page = (folder / "edits" / "index.html").read_text(encoding="utf-8")
     assert all(f'<th scope="row">{row}</th>' in page for row in [*rows, "input", "target"])
     files = re.findall(r'src="([^"]+)"', page)
-    assert len(files) == 2 * 3 * len(TASKS)
+    assert len(files) == 2 * 3 * len(EDITS)
     assert all((folder / "edits" / unquote(file)).is_file() for file in files)
     assert "making triplets" in page
     assert "training the editor" in page
     receipt = json.loads((folder / "edits/sounds/test_drop_000000.json").read_text())
-    assert (receipt["num_steps"], receipt["text"]) == (1, records[1]["Instruction"])
+    assert (receipt["num_steps"], receipt["text"]) == (1, records[0]["Instruction"])
     config = json.loads((folder / "runs/quickstart_audit/final/config.json").read_text())
     assert config["model_type"] == "AUDIT"
     assert config["made_with"]["step"] == 2

@@ -1,8 +1,17 @@
 """Files, their chain, and the overrides of a command line."""
 
+import json5
 import pytest
 
-from config.load import find_config, load_config, merge, parse_value, read_chain
+from config.load import (
+    _parsed,
+    find_config,
+    load_config,
+    merge,
+    parse_value,
+    read_chain,
+    read_json5,
+)
 from config.typed_json import ConfigError
 from tests import tiny
 
@@ -46,6 +55,47 @@ def test_files_that_are_no_config(tmp_path, text, message):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_chain(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, // one\n "b": [1.5, -2e-3, true, null], /* two\n * three */ "c": "x"}',
+        r'{"a": "http://x/*y*/", "b": "a \" // b", "c": "\\"} // "d"',
+        "{a: 'it', \"b\": 0x1F, 'c//d': [+1, .5,],}",
+        """{'a"': 1, "b": "'//'"}""",
+        """{"a": 1, 'b /*': 2, "c": "*/"}""",
+        '{"a": 1} // b\u2028',
+        '{"a": 1} // b\r',
+        '{"a": "b\\\nc"}',
+        '{"a": 1, "a": 2}',
+        '{"a": [NaN, Infinity]}',
+        '{"a": 1/**/2}',
+        '{"a": "b // c}',
+        '{"a": 1} /* b',
+    ],
+)
+def test_comments_quotes_and_commas_are_those_of_json5(tmp_path, text):
+    (tmp_path / "x.json").write_text(text, newline="")
+    try:
+        expected = json5.loads(text)
+    except ValueError:
+        assert parse_value(text) == text
+        with pytest.raises(ConfigError, match="not valid JSON"):
+            read_json5(tmp_path / "x.json")
+    else:
+        for found in (read_json5(tmp_path / "x.json"), parse_value(text)):
+            assert repr(found) == repr(expected)  # NaN is not itself
+
+
+def test_shipped_configs_are_read_without_the_slow_parser(monkeypatch):
+    files = [*tiny.ROOT.glob("config/*.json"), *tiny.ROOT.glob("egs/tta/*/*.json")]
+    expected = {path: json5.loads(path.read_text(encoding="utf-8")) for path in files[:3]}
+    monkeypatch.setattr("json5.loads", lambda *_: 1 / 0)
+    assert len(files) > 20
+    for path in files:
+        found = _parsed(path.read_text(encoding="utf-8"))
+        assert found == expected.get(path, found)
 
 
 def test_a_file_that_is_no_text_or_none_at_all(tmp_path):

@@ -13,21 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from config.schema import MelConfig
 from processors.clips import Clip, Task, digest
 from processors.mel import check_mel_settings, mel_of_wav, settings_path, write_mel_settings
 from processors.mel_folder import MelFolder, run_tasks
-from tests.sounds import RATE, ROOT, make_mels_in_process, noise, write_sound
+from tests import warm
+from tests.sounds import (
+    MEL,
+    RATE,
+    ROOT,
+    clips_of,
+    make_mels,
+    make_mels_in_process,
+    noise,
+    write_sound,
+)
 from utils.audio import read_wav, write_wav
 from utils.errors import UserError
 from utils.files import one_writer
-
-MEL = MelConfig(RATE, 1024, 1024, 256, 80, 0.0, 8000.0)
-
-
-def clips_of(sounds) -> list[Clip]:
-    stats = [(path.name, path.stat()) for path in sorted(sounds.iterdir())]
-    return [Clip(name[:-4], name, s.st_size, s.st_mtime_ns) for name, s in stats]
 
 
 @pytest.fixture
@@ -213,11 +215,9 @@ def test_digest():
 PROGRAM = """
 import sys
 from pathlib import Path
-from processors.mel_folder import MelFolder
-from tests.processors.test_mel_folder import MEL, clips_of, go
+from tests.sounds import make_mels
 if __name__ == "__main__":
-    killed, sounds = Path(sys.argv[1], "killed", "mel"), Path(sys.argv[1], "sounds")
-    print(len(go(MelFolder(killed, sounds, MEL), clips_of(sounds), 2)))
+    make_mels(*map(Path, sys.argv[1:]))
 """
 
 
@@ -246,31 +246,38 @@ def test_a_worker_that_is_killed_ends_the_command_with_one_line(monkeypatch):
         list(run_tasks([Dying(), Dying()], 2))
 
 
-def test_killed_at_any_moment_the_next_run_goes_on(tmp_path):
-    for seed in range(120):
-        write_sound(tmp_path / "sounds" / f"{seed}.wav", seed, seconds=1.0)
+def start_program(tmp_path, mels: Path, sounds: Path) -> subprocess.Popen:
+    """The real thing: a new interpreter, and a server of its own from which workers are forked."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
+    command = [sys.executable, tmp_path / "program.py", mels, sounds]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    mels = tmp_path / "killed" / "mel"
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def test_killed_at_any_moment_the_next_run_goes_on(tmp_path):
+    mels, sounds = tmp_path / "killed" / "mel", tmp_path / "sounds"
+    for seed in range(120):
+        write_sound(sounds / f"{seed}.wav", seed, seconds=1.0)
     for already in (1, 60):
-        run = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        while run.poll() is None and len(list(mels.glob("*.npy"))) < already:
+        if already == 1:
+            run = start_program(tmp_path, mels, sounds)
+        else:
+            run = warm.start_call(make_mels, mels, sounds)
+        deadline = time.monotonic() + 600
+        while len(list(mels.glob("*.npy"))) < already:
+            assert time.monotonic() < deadline
             time.sleep(0.005)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait() if already == 1 else run.join()
         deadline = time.monotonic() + 60
         while alive_in_session(run.pid):  # the workers follow
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert not (mels / "mel_config.json").exists()
-    rest = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert int(rest.stdout) < 120
-    whole = MelFolder(tmp_path / "whole" / "mel", tmp_path / "sounds", MEL)
-    go(whole, clips_of(tmp_path / "sounds"), 2)
-    killed = MelFolder(mels, tmp_path / "sounds", MEL)
+    killed = MelFolder(mels, sounds, MEL)
+    assert len(go(killed, clips_of(sounds), 2)) < 120
+    whole = MelFolder(tmp_path / "whole" / "mel", sounds, MEL)
+    go(whole, clips_of(sounds))
     assert content(killed) == content(whole)
 
 

@@ -1,11 +1,13 @@
 """Adding a model touches a folder, a config and a line: an empty one is added to a copy."""
 
 import json
+import os
+import runpy
 import shutil
-import subprocess
 import sys
+from pathlib import Path
 
-from tests import tiny
+from tests import tiny, warm
 
 # models/tta/empty/training.py, the folder
 TASK = '''
@@ -94,17 +96,26 @@ VALUES = {"base_config": "config/base.json", "model_type": "Empty", "model": {"t
 LINE = '    "Empty": "models.tta.empty.training:EmptyTask",\n'
 
 
-# One Python for both, since its imports are what takes time.
-BOTH = """
-import runpy, sys
-for arguments in {calls}:
-    sys.argv = ["bins/tta/train.py", *arguments]
-    try:
-        runpy.run_path("bins/tta/train.py", run_name="__main__")
-    except SystemExit as ended:
-        if ended.code:
-            raise
-"""
+PROJECT = ("bins", "config", "models", "modules", "preprocessors", "processors", "utils")
+
+
+def train_in_copy(root: Path, log: Path, calls: list[list[str]]) -> None:
+    """In a process that has imported all that the project needs, and then the copy's own."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in PROJECT]:
+        del sys.modules[name]
+    sys.path.insert(0, str(root))
+    os.chdir(root)
+    os.environ.update(tiny.environment())
+    for descriptor in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    for arguments in calls:
+        sys.argv = ["bins/tta/train.py", *arguments]
+        try:
+            runpy.run_path("bins/tta/train.py", run_name="__main__")
+        except SystemExit as ended:
+            if ended.code:
+                raise
+    assert Path(sys.modules["models.base.run"].__file__).is_relative_to(root)
 
 
 def replace_once(path, old: str, new: str) -> None:
@@ -115,7 +126,7 @@ def replace_once(path, old: str, new: str) -> None:
 
 def test_an_empty_fourth_model_is_a_folder_a_config_and_a_line(trained, tmp_path):
     root = tmp_path / "copy"
-    for folder in ("bins", "config", "models", "modules", "preprocessors", "processors", "utils"):
+    for folder in PROJECT:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(tiny.ROOT / folder, root / folder, ignore=ignored)
     (root / "models/tta/empty").mkdir()
@@ -129,14 +140,9 @@ def test_an_empty_fourth_model_is_a_folder_a_config_and_a_line(trained, tmp_path
     (tmp_path / "empty.json").write_text(json.dumps({**config, "log_dir": str(tmp_path / "runs")}))
     config = ["--config", str(tmp_path / "empty.json")]
     calls = [[*config, "--dry_run"], [*config, "--exp_name", "empty"]]
-    done = subprocess.run(
-        [sys.executable, "-c", BOTH.format(calls=calls)],
-        cwd=root,
-        env=tiny.environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = warm.start_call(train_in_copy, root, tmp_path / "log", calls)
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "log").read_text()
     assert (tmp_path / "runs/empty/final/empty.safetensors").is_file()
     saved = json.loads((tmp_path / "runs/empty/final/config.json").read_text())
     assert saved["model"] == {"target": 3.0}

@@ -132,16 +132,16 @@ def test_figures_are_shares_of_the_judged_triplets_of_a_task():
 
 @pytest.fixture
 def place(tmp_path):
-    """Six prepared triplets: a tone over noise goes in four, a gap is filled in two."""
+    """Four prepared triplets: a tone over noise goes in three, a gap is filled in one."""
     folder, rate = tmp_path / "data" / "Edits", tiny.MEL.sample_rate
     (folder / "wav").mkdir(parents=True)
     records = []
-    for number in range(6):
+    for number in range(4):
         bed = np.random.default_rng(number).normal(0, 0.05, 6000)
         event, gap = np.zeros(6000), bed.copy()
         event[3000:5000] = 0.3 * np.sin(np.arange(2000))
         gap[2000:4000] = 0
-        drop = number < 4
+        drop = number < 3
         source = bed + event if drop else gap
         uid = f"{number:06d}"
         write_wav(folder / "wav" / f"{uid}_in.wav", source, rate)
@@ -160,7 +160,7 @@ def place(tmp_path):
             }
         )
         (tmp_path / "edits").mkdir(exist_ok=True)
-        if number != 3:
+        if number != 2:
             write_wav(tmp_path / "edits" / f"{uid}.wav", 0.5 * bed, rate)
     (folder / "test.json").write_text(json.dumps(records))
     torch.manual_seed(0)
@@ -179,12 +179,12 @@ def test_the_command(place, trained, monkeypatch, capsys):
     made = ("VAE + vocoder", "SDEdit 0.25", "SDEdit 0.5", "SDEdit 0.75")
     rows = {"generated", "identity", "white noise", *made}
     assert {*rows, "silence"} <= result["rows"].keys()
-    assert result["checks"]["missing"] == ["000003"]
+    assert result["checks"]["missing"] == ["000002"]
     head, *cells = result["edits"]
     table = {name: dict(zip(head[1:], values, strict=True)) for name, *values in cells}
     assert table.keys() == {f"{task}, {row}" for task in ("drop", "inpaint") for row in rows}
     # Half as loud: log10(4) in every bin, and outside the edit, too.
-    for task, clips in (("drop", "3"), ("inpaint", "2")):
+    for task, clips in (("drop", "2"), ("inpaint", "1")):
         row = table[f"{task}, generated"]
         assert row["clips"] == clips
         assert float(row["LSD"]) == pytest.approx(np.log10(4), abs=0.03)
@@ -196,7 +196,7 @@ def test_the_command(place, trained, monkeypatch, capsys):
     assert "drop, identity" in (place / "edits" / "evaluation" / "index.html").read_text()
 
     folders = sorted((place / "edits" / "evaluation" / "made").iterdir())
-    assert [len(list(folder.glob("*.wav"))) for folder in folders] == [6] * 4
+    assert [len(list(folder.glob("*.wav"))) for folder in folders] == [4] * 4
     made = folders[-1]
     vae, vocoder = load_vae(trained / "runs/vae/final").vae, load_vocoder("griffin_lim", tiny.MEL)
     target = read_wav(place / "data/Edits/wav/000001_out.wav", tiny.MEL.sample_rate)
@@ -210,8 +210,8 @@ def test_what_is_no_triplet_is_named(place):
     config = make_config(place / "data")
     path = place / "data" / "Edits" / "test.json"
     triplets, split = read_triplets("Edits", config, None)
-    assert (split, len(triplets), triplets[0].events) == ("test", 6, {"tone": -1})
-    assert triplets[4].events == {}
+    assert (split, len(triplets), triplets[0].events) == ("test", 4, {"tone": -1})
+    assert triplets[3].events == {}
     with pytest.raises(UserError, match=r"splits in .*: test; to make triplets"):
         read_triplets("Edits", config, "valid")
     records = json.loads(path.read_text())

@@ -1,0 +1,115 @@
+"""The records of a split that have their mels, read once: what a training starts with.
+
+train.json and valid.json stay the contract. What is kept of them, in the folder of caches, holds
+the sizes and times of these files and of the folders of mels, and is made anew when one of them is
+another: then they are read as `load_split` reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from config.schema import Config
+from processors.cache import content_key, main_first
+from processors.json_lines import Arrays, JsonLines, keep, mapped
+from processors.metadata import (
+    check_kept,
+    dataset_dir,
+    own_sound,
+    split_path,
+    tell_of_changes,
+    usable_records,
+)
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SETTLED = 2.0  # seconds after which another change gives another time, on any file system
+Form = Callable[[list[dict]], Sequence[dict]]
+
+
+def captioned(records: Sequence[dict]) -> Sequence[dict]:
+    """The records as they are.
+
+    Raises UserError where there are clips without a caption, of which a T5 learns nothing.
+    """
+    bare = [record["Uid"] for record in records if record["Caption"] is None]
+    if bare:
+        raise UserError(
+            f"{len(bare)} of {len(records)} records have no caption, such as {bare[0]!r}: caption"
+            " them (captions.csv: file,caption), or learn from the sounds alone"
+            " (egs/tta/audioldm/exp_config_clap.json, model.conditioner=clap)"
+        )
+    return records
+
+
+def cache_dir(config: Config) -> Path:
+    """Folder of all caches of the config."""
+    return Path(config.preprocess.cache_dir or Path(config.preprocess.processed_dir) / "cache")
+
+
+def kept_records(
+    config: Config,
+    split: str,
+    accelerator: Accelerator,
+    form: Form,
+    sounds_of: Callable[[dict], list[str]] = own_sound,
+) -> JsonLines:
+    """What `form`, a function of a module, makes of the records that `load_split` gives.
+
+    Raises what both raise. A machine's first process looks first, and the others map what it made.
+    """
+    with main_first(accelerator):
+        arrays, file = _find_or_make(config, split, form, sounds_of)
+    if split == "train":
+        for dataset in config.dataset:
+            tell_of_changes(dataset_dir(config, dataset))
+    check_kept(config, split, len(arrays["starts"]) - 1, int(arrays["left_out"]))
+    return JsonLines(arrays, file)
+
+
+def _find_or_make(
+    config: Config, split: str, form: Form, sounds_of: Callable[[dict], list[str]]
+) -> tuple[Arrays, Path | None]:
+    """The kept arrays and the file that they are mapped from, None where they are not kept."""
+    files = [split_path(config, dataset, split).absolute() for dataset in config.dataset]
+    key = content_key([*map(str, files)], form.__module__, form.__qualname__)
+    file: Path | None = cache_dir(config) / f"records-{key}.index"
+    try:
+        arrays = mapped(file)
+        if _state(json.loads(arrays["state"].tobytes())) == json.loads(arrays["state"].tobytes()):
+            return arrays, file
+    except (OSError, ValueError, KeyError):
+        pass  # not there yet, damaged, or one of the files is gone
+    began = time.time()
+    try:
+        state = _state([*map(str, files), *_mel_folders(config)])
+    except OSError:
+        state, file = {}, None  # of no file that is not there could a change be told
+    records, left_out = usable_records(config, split, sounds_of)
+    arrays = JsonLines.arrays_of(form(records))
+    arrays["left_out"] = np.array(left_out)
+    arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    if any(mtime > (began - SETTLED) * 1e9 for _, mtime, _ in state.values()):
+        file = None  # what changes next could have the same time
+    return keep(file, arrays)
+
+
+def _state(places: Iterable[str]) -> dict[str, list[int]]:
+    """Bytes, time of change and inode of files and folders. Raises OSError where one is gone."""
+    stats = {place: os.stat(place) for place in places}
+    return {place: [s.st_size, s.st_mtime_ns, s.st_ino] for place, s in stats.items()}
+
+
+def _mel_folders(config: Config) -> list[str]:
+    """Those of all data sets; a mel that comes, goes or is replaced changes its folder's time."""
+    roots = [str(dataset_dir(config, dataset).absolute() / "mel") for dataset in config.dataset]
+    return [*roots, *(folder for root in roots for folder, *_ in os.walk(root))]

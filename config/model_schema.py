@@ -127,6 +127,7 @@ class UNetConfig:
     odd_sizes: Literal["resize", "crop"] = "resize"
     patch_size: Count = 1
     span_embedding: bool = False
+    pooled_text: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_heads", "transformer_depth"):
@@ -147,6 +148,11 @@ class UNetConfig:
             raise ValueError(
                 f"context_dim {self.context_dim} and class_embed_dim {self.class_embed_dim}: one of"
                 " them must be null; a text is looked up by attention, or goes along with the time"
+            )
+        if self.pooled_text and self.context_dim is None:
+            raise ValueError(
+                "pooled_text true needs context_dim; with class_embed_dim, the text goes along with"
+                " the time anyway"
             )
         reachable = [2**level for level in range(len(self.channel_mult))]
         for factor in self.attention_resolutions:

@@ -18,7 +18,8 @@ import threading
 from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from config.schema import MelConfig
@@ -141,9 +142,8 @@ def _outcome(line: dict) -> Outcome:
 
 def run_tasks(tasks: Iterable, num_workers: int) -> Iterator:
     """What `run` of each task gives, as they are finished, in `num_workers` processes."""
-    # spawn: fresh interpreters. One worker is a process as well, so that the outcome cannot depend
-    # on how many there are.
-    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_start_worker)
+    # One worker is a process as well, so that the outcome cannot depend on how many there are.
+    pool = ProcessPoolExecutor(num_workers, _context(), initializer=_start_worker)
     try:
         for future in as_completed([pool.submit(task.run) for task in tasks]):
             yield future.result()
@@ -154,6 +154,15 @@ def run_tasks(tasks: Iterable, num_workers: int) -> Iterator:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """Fresh interpreters; where the system can, forked from one that has imported torch for all."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["processors.clips", "torchaudio.functional"])
+    return context
 
 
 def _start_worker() -> None:

@@ -34,10 +34,10 @@ LAUNCHER = {"SLURM_NNODES": "2", "SLURM_NODEID": "0", "HEAD": "10.0.0.1"}
 PYTHON = """#!/bin/sh
 case "$*" in
     *sys.prefix*) dirname "$(dirname "$0")" ;;
-    -c*) exec {python} "$@" ;;
+    -c*) exec {real} "$@" ;;
     utils/count_gpus.py) echo 0 ;;
     -m\\ pip* | -m\\ pytest* | utils/free_torchaudio.py) ;;
-    *) PYTHONPATH={root} exec {python} -m tests.checked_command "$@" ;;
+    *) exec {warm} -m tests.checked_command "$@" ;;
 esac
 """
 
@@ -84,8 +84,8 @@ def run(folder: Path, block: str) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def checking(tmp_path_factory) -> Path:
-    text = PYTHON.format(python=sys.executable, root=tiny.ROOT)
+def checking(tmp_path_factory, warm_environment) -> Path:
+    text = PYTHON.format(real=sys.executable, warm=warm_environment / "bin" / "python")
     return repository(tmp_path_factory.mktemp("checking"), text)
 
 

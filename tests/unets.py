@@ -22,6 +22,7 @@ SMALL = UNetConfig(
 def theirs(config: UNetConfig) -> diffusers.UNet2DConditionModel:
     widths = [config.model_channels * mult for mult in config.channel_mult]
     attends = [2**level in config.attention_resolutions for level in range(len(widths))]
+    vector = config.context_dim if config.pooled_text else config.class_embed_dim
     return diffusers.UNet2DConditionModel(
         in_channels=config.in_channels,
         out_channels=config.out_channels,
@@ -33,8 +34,8 @@ def theirs(config: UNetConfig) -> diffusers.UNet2DConditionModel:
         transformer_layers_per_block=config.transformer_depth,
         # AudioLDM's blocks attend to the map twice, where others look up a text.
         cross_attention_dim=config.context_dim or widths,
-        class_embed_type="simple_projection" if config.class_embed_dim else None,
-        projection_class_embeddings_input_dim=config.class_embed_dim,
+        class_embed_type="simple_projection" if vector else None,
+        projection_class_embeddings_input_dim=vector,
         class_embeddings_concat=bool(config.class_embed_dim),
         use_linear_projection=config.linear_projections,
         attention_head_dim=config.num_heads,  # its name there; it counts heads

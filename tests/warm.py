@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import runpy
 import shutil
@@ -32,8 +33,12 @@ FORKS.set_forkserver_preload(
         "bins.tta.train",
         "torch.utils.tensorboard",
         "diffusers",
+        "accelerate.commands.launch",
+        "tests.preloaded",
     ]
 )
+# Workers of preprocessing are forked from the same: what they ask for is among these.
+multiprocessing.forkserver.set_forkserver_preload = lambda names: None
 SAVES = ("/step-", "/.step-", "/final", "/.final")  # in the paths of a checkpoint and of final/
 
 
@@ -85,8 +90,18 @@ def run_together(log: Path, count: int, *arguments: object) -> list[int]:
     return [process.exitcode for process in processes]
 
 
+def _fork_again() -> None:
+    """A program's own processes start at once, too, not from a server that imports all again."""
+    from processors import mel_folder
+
+    multiprocessing.set_start_method("fork", force=True)
+    mel_folder.get_all_start_methods = lambda: ["fork"]
+    mel_folder.get_context = lambda _: multiprocessing.get_context("fork")
+
+
 def _train(log: Path, arguments: list[str], trap: Trap | None, environment: dict) -> None:
     os.setsid()
+    _fork_again()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     os.chdir(ROOT)
     os.environ.update(environment, CUDA_VISIBLE_DEVICES="")
@@ -104,11 +119,11 @@ def _train(log: Path, arguments: list[str], trap: Trap | None, environment: dict
 
 # ---------------------------------------------------------------- for shell scripts
 
-# A stand-in for Python whose programs of bins/ start at once, too.
+# A stand-in for Python whose programs of bins/ start at once, too, and modules of the tests.
 PYTHON = """#!{python} -IS
 import json, os, socket, sys
 
-if not sys.argv[1].startswith("bins/"):
+if not " ".join(sys.argv[1:3]).startswith(("bins/", "-m tests.")):
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect("{address}")
@@ -158,6 +173,7 @@ def _run_program(client: socket.socket) -> int:
     for place, descriptor in enumerate(descriptors):
         os.dup2(descriptor, place)
         os.close(descriptor)
+    _fork_again()
     with client.makefile("rb") as asked:
         arguments, folder, environment = json.loads(asked.read())
     os.chdir(folder)
@@ -165,7 +181,11 @@ def _run_program(client: socket.socket) -> int:
     os.environ.update(environment)
     sys.argv = arguments
     try:
-        runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
+        if arguments[0] == "-m":
+            sys.argv = arguments[1:]
+            runpy.run_module(arguments[1], run_name="__main__")
+        else:
+            runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
     except SystemExit as ended:
         return ended.code or 0
     finally:

@@ -5,6 +5,7 @@ config.json  log.txt  tensorboard/  samples/  checkpoints/step-00005000/  final/
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import subprocess
@@ -48,10 +49,15 @@ def finished_at(folder: Path) -> int | None:
 
 def described(config: dict, **more: object) -> dict:
     """What is saved as config.json: the resolved config, and what the weights were made with."""
-    versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
-    return {**config, "made_with": {"commit": git_commit(), **more, **versions}}
+    return {**config, "made_with": {"commit": git_commit(), **more, **_versions()}}
 
 
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in VERSIONS_OF}
+
+
+@functools.cache  # of the code that this process began with
 def git_commit() -> str | None:
     """The repository's commit, "+" where files differ from it; None outside git."""
     command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--abbrev=12", "--dirty=+"]

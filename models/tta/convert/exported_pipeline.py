@@ -154,10 +154,18 @@ class TextToAudioPipeline(DiffusionPipeline):
             patches,
             timestep,
             text,
+            class_labels=self._pooled(text, mask),
             timestep_cond=self._span_embedding(timestep, len(latent)),
             encoder_attention_mask=mask,
         ).sample
         return torch.nn.functional.pixel_shuffle(predicted, size)[:, :, :height, :width]
+
+    def _pooled(self, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
+        """The mean of a text's states [B, D], where the U-Net hears it along with the time."""
+        if self.unet.config.class_embed_type is None:
+            return None
+        weights = mask[..., None].to(text.dtype)
+        return (weights * text).sum(1) / weights.sum(1)
 
     def _span_embedding(self, timestep: torch.Tensor, count: int) -> torch.Tensor | None:
         """Sinusoids of a step's length [B, D], where the U-Net is a flow map."""

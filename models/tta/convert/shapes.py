@@ -47,6 +47,9 @@ def unet_shape(tensors: dict[str, Tensor], num_heads: int | list[int], source: P
         depths[-1] = _count(tensors, f"{middle}.transformer_blocks")
         depths = [depth or depths[-1] for depth in depths]
         text_dim = tensors[f"{middle}.transformer_blocks.0.attn2.to_k.weight"].shape[1]
+        # What the blocks are told is as wide as the time's embedding where a text is added to it.
+        told = tensors["down_blocks.0.resnets.0.time_emb_proj.weight"].shape[1]
+        pooled = projected is not None and projected.shape[0] == told
         return UNetConfig(
             in_channels=in_channels,
             out_channels=tensors["conv_out.weight"].shape[0],
@@ -56,8 +59,9 @@ def unet_shape(tensors: dict[str, Tensor], num_heads: int | list[int], source: P
             attention_resolutions=[2**n for n in reversed(range(len(widths))) if attends[n]],
             num_heads=num_heads,
             transformer_depth=depths[0] if len(set(depths)) == 1 else depths,
-            context_dim=text_dim if projected is None else None,
-            class_embed_dim=None if projected is None else projected.shape[1],
+            context_dim=text_dim if projected is None or pooled else None,
+            class_embed_dim=None if projected is None or pooled else projected.shape[1],
+            pooled_text=pooled,
             span_embedding="time_embedding.cond_proj.weight" in tensors,
             linear_projections=tensors[f"{middle}.proj_in.weight"].dim() == 2,
         )
@@ -121,7 +125,8 @@ def unet_settings(shape: UNetConfig) -> dict:
     levels = range(len(shape.channel_mult))
     attends = [shape.attends(level) for level in levels]
     widths = [shape.width(level) for level in levels]
-    with_time = shape.class_embed_dim is not None
+    beside_time = shape.class_embed_dim is not None
+    with_time = beside_time or shape.pooled_text
     return {
         "in_channels": shape.in_channels * shape.patch_size**2,
         "out_channels": shape.out_channels * shape.patch_size**2,
@@ -131,12 +136,12 @@ def unet_settings(shape: UNetConfig) -> dict:
         "layers_per_block": shape.num_res_blocks,
         "transformer_layers_per_block": shape.transformer_depth,
         # Its own width where it attends to the map, as it does without a text there.
-        "cross_attention_dim": widths if with_time else shape.context_dim,
+        "cross_attention_dim": widths if beside_time else shape.context_dim,
         "class_embed_type": "simple_projection" if with_time else None,
         # Of what is added to the time's sinusoids: here as many of a step's length.
         "time_cond_proj_dim": shape.model_channels if shape.span_embedding else None,
-        "projection_class_embeddings_input_dim": shape.class_embed_dim,
-        "class_embeddings_concat": with_time,
+        "projection_class_embeddings_input_dim": shape.text_dim if with_time else None,
+        "class_embeddings_concat": beside_time,
         "use_linear_projection": shape.linear_projections,
         "attention_head_dim": shape.num_heads,  # its name there; it counts heads
         "norm_num_groups": shape.norm_groups,

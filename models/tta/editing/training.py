@@ -20,6 +20,7 @@ from models.tta.editing.pipeline import Editor, EditorSettings, with_source_chan
 from models.tta.editing.vocabulary import learn_words
 from models.tta.ldm.conditions import check_no_flow_map
 from models.tta.ldm.pipeline import PipelineSettings
+from models.tta.ldm.samples import heard
 from models.tta.ldm.source import SourceMel
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.training import AudioLDMTraining
@@ -150,15 +151,11 @@ class AUDITTraining(AudioLDMTraining):
 
     # ------------------------------------------------------------ looking and listening
 
-    def validate(self) -> dict[str, float]:
-        """As stage 2's, and the mean of every task: "loss_add" and so on."""
-        errors = self._valid_errors().cpu()
+    def _of_parts(self, errors: Tensor) -> dict[str, float]:
+        """The mean of every task: "loss_add" and so on."""
         tasks = [record["Task"] for record in self.valid_records[: len(errors)]]
-        if not tasks:
-            return {}
         of = {task: errors[[task == other for other in tasks]] for task in sorted(set(tasks))}
-        means = {f"loss_{task}": of_task.mean().item() for task, of_task in of.items()}
-        return {"loss": errors.mean().item(), **means}
+        return {f"loss_{task}": of_task.mean().item() for task, of_task in of.items()}
 
     @torch.no_grad()
     def samples(self) -> list[Sample]:
@@ -175,7 +172,7 @@ class AUDITTraining(AudioLDMTraining):
             after = editor([record["Caption"]], [self.seed], sampling, source).cpu()
             mels += [*before, *after, *wanted]
             names += [f"{record['Task']}/{place}" for place in ("before", "after", "wanted")]
-        return self._sounds(names, torch.stack(mels))
+        return heard(names, torch.stack(mels), self.vocoder)
 
     def _mel(self, record: dict) -> Tensor:
         """[1, n_mel, segment_frames]"""

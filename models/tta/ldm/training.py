@@ -25,12 +25,12 @@ from models.tta.ldm.conditions import (
 )
 from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
 from models.tta.ldm.pipeline import Pipeline, PipelineSettings, text_encoder_class
+from models.tta.ldm.samples import beside_clips, generated
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.vocoders.load import load_vocoder
 from modules.ema import EMA
 from modules.optimizer import make_optimizer
-from processors.dataset import distinct_clips, read_batch
 from processors.examples import EMPTY, find_examples
 from processors.json_lines import Mapped
 from processors.kept_records import captioned, kept_records
@@ -44,8 +44,8 @@ from utils.device import compiles, memory_format, to_device
 from utils.run_folder import WEIGHTS, find_weights
 from utils.seeds import generator
 
-EVALUATED = 16  # captions of valid.json that train.evaluation hears, too
 LOOKED_AT = 10_000  # captions at most, for what the text encoder does not know
+TEXT_KEYS = ("token_ids", "text_emb", "text_mask")  # of a batch
 
 
 class AudioLDMTraining(LatentTask):
@@ -269,19 +269,36 @@ class AudioLDMTraining(LatentTask):
     # ------------------------------------------------------------ looking and listening
 
     def validate(self) -> dict[str, float]:
-        """Mean loss over valid.json, with the same noise and timesteps at every call."""
-        errors = self._valid_errors()
-        return {"loss": errors.mean().item()} if len(errors) else {}
+        """Mean loss over valid.json, with the same noise and timesteps at every call.
+
+        "loss_other_text" is that with captions of other clips: the more it lies above "loss", the
+        more the network hears of what a text says.
+        """
+        errors = self._valid_errors().cpu()
+        if not len(errors):
+            return {}
+        found = {"loss": errors.mean().item(), **self._of_parts(errors)}
+        if len(errors) > 1:
+            found["loss_other_text"] = self._valid_errors(len(errors) // 2).mean().item()
+        return found
+
+    def _of_parts(self, errors: Tensor) -> dict[str, float]:
+        """Means over parts of valid.json, of all its errors [records]."""
+        return {}
 
     @torch.no_grad()
-    def _valid_errors(self) -> Tensor:
-        """The loss of every record of valid.json, [records], the same in every process."""
+    def _valid_errors(self, ahead: int = 0) -> Tensor:
+        """The loss of each record of valid.json, [records], with the text of that `ahead` of it."""
         count = len(self.valid_records[: self.config.train.valid_clips])
         errors = torch.zeros(count, device=self.accelerator.device)
         size, first_valid = self.share.micro_batch_size, len(self.train_records)
         for start in range(0, count, size)[self.share.rank :: self.share.world_size]:
             numbers = range(start, min(start + size, count))
             batch = self._batch([first_valid + n for n in numbers], [None] * len(numbers))
+            if ahead:
+                others = [first_valid + (n + ahead) % count for n in numbers]
+                other = self._batch(others, [None] * len(numbers))
+                batch |= {key: other[key] for key in TEXT_KEYS if key in other}
             errors[numbers.start : numbers.stop] = self._errors(
                 batch, *self._draw_for_clips(numbers)
             )
@@ -295,33 +312,11 @@ class AudioLDMTraining(LatentTask):
 
     @torch.no_grad()
     def samples(self) -> list[Sample]:
-        """A sound for each of the config's demo prompts; with train.evaluation, see `_beside`."""
-        prompts = self.config.inference.demo_prompts
-        return [*self._generated(prompts, prompts), *self._beside()]
-
-    def _generated(self, names: Sequence[str], prompts: Sequence[str]) -> list[Sample]:
-        if not prompts:
-            return []
-        mels = self.pipeline()(prompts, seeds=[self.seed + n for n in range(len(prompts))])
-        return self._sounds(names, mels.cpu())
-
-    def _sounds(self, names: Sequence[str], mels: Tensor) -> list[Sample]:
-        """mels [B, n_mel, frames] with what the vocoder makes of them."""
-        sounds = zip(names, mels.numpy(), self.vocoder(mels).numpy(), strict=True)
-        return [Sample(*sound) for sound in sounds]
-
-    def _beside(self) -> list[Sample]:
-        """Sounds of a few captions of valid.json, each beside its clip as the vocoder plays it."""
-        clips = distinct_clips(self.valid_records)[:EVALUATED]
-        if not (self.config.train.evaluation and clips):
-            return []
-        names = [f"{number}/generated" for number in range(len(clips))]
-        found = self._generated(names, [clip["Caption"] for clip in clips])
-        frames = self.config.preprocess.segment_frames
-        for number, clip in enumerate(clips):
-            mel = read_batch([mel_path(self.config, clip)], frames)[:, 0]
-            wav = self.vocoder(mel)[0].numpy()
-            found.append(Sample(f"{number}/original", mel[0].numpy(), wav))
+        """A sound for each of the config's demo prompts, and what train.evaluation hears."""
+        config, how = self.config, (self.pipeline(), self.vocoder, self.seed)
+        found = generated(config.inference.demo_prompts, config.inference.demo_prompts, *how)
+        if config.train.evaluation:
+            found += beside_clips(config, self.valid_records, *how)
         return found
 
     def pipeline(self) -> Pipeline:

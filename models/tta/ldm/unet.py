@@ -31,7 +31,7 @@ class TextContext(NamedTuple):
     down: list[LevelText]
     middle: LevelText
     up: list[LevelText]
-    embedding: torch.Tensor | None = None  # [B, time_width], beside the time's
+    embedding: torch.Tensor | None = None  # [B, time_width], goes along with the time's
 
 
 def time_width(config: UNetConfig) -> int:
@@ -203,7 +203,8 @@ class UNet(nn.Module):
         values = config.patch_size**2  # of a channel of the latent in a place
         self.conv_in = nn.Conv2d(config.in_channels * values, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], time_width(config), config.span_embedding)
-        vector = config.class_embed_dim
+        self.pooled_text = config.pooled_text
+        vector = config.context_dim if config.pooled_text else config.class_embed_dim
         self.class_embedding = nn.Linear(vector, time_width(config)) if vector else None
         self.down_blocks = nn.ModuleList()
         widths_skip = [widths[0]]
@@ -249,14 +250,18 @@ class UNet(nn.Module):
     def prepare_text(self, text_emb: torch.Tensor, text_mask: torch.Tensor) -> TextContext:
         """text_emb [B, L, D], text_mask [B, L] (1 on tokens, at least one) -> `context`.
 
-        With `class_embed_dim`, the text is its first vector and goes along with the time; the
+        With `class_embed_dim`, the text is its first vector and goes beside the time; the
         attentions that look up a text elsewhere then look at the map itself (Liu et al. 2023,
-        arXiv:2301.12503).
+        arXiv:2301.12503). With `pooled_text`, the mean over the text's tokens is added to the time,
+        beside the attentions (as SDXL does with its text's vector: Podell et al. 2023,
+        arXiv:2307.01952, section 2.1).
         """
         text_emb = text_emb.to(self._dtype)
-        if self.class_embedding is None:
-            text, embedding = (text_emb, text_mask.bool()[:, None, None, :]), None
-        else:
+        text, embedding = (text_emb, text_mask.bool()[:, None, None, :]), None
+        if self.pooled_text:
+            weights = text_mask.to(text_emb)[..., None]
+            embedding = self.class_embedding((weights * text_emb).sum(1) / weights.sum(1))
+        elif self.class_embedding is not None:
             text, embedding = (None, None), self.class_embedding(text_emb[:, 0])
         return TextContext(
             down=[level.text_keys_values(*text) for level in self.down_blocks],
@@ -291,7 +296,9 @@ class UNet(nn.Module):
         # Every block starts with the SiLU of the embedding, so it is taken once.
         begin, end = timesteps.unbind(1) if timesteps.dim() == 2 else (timesteps, timesteps)
         time_emb = self.time_embedding(begin, end)
-        if context.embedding is not None:
+        if self.pooled_text:
+            time_emb = time_emb + context.embedding.float()
+        elif context.embedding is not None:
             time_emb = torch.cat([time_emb, context.embedding.float()], dim=1)
         time_emb = F.silu(time_emb).to(self._dtype)
         x = self.conv_in(to_patches(latent.to(self._dtype), self.patch_size))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import tempfile
-import time
+import functools
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -19,9 +16,8 @@ from models.tta.studio.history import Kept
 from models.tta.studio.shelf import EDITOR
 from models.tta.studio.studio import Studio
 from models.tta.studio.turns import Job
+from models.tta.studio.uploads import given_away, used_up
 from utils.errors import UserError
-
-HOUR = 3600  # seconds
 
 
 class Api:
@@ -94,9 +90,13 @@ class Api:
         to a part, it is one in any case.
         """
 
+        holder = secrets.token_hex()
+
         def submit() -> list[Job]:
             if audio is None:
                 raise UserError("audio: there is no sound to change")
+            with used_up(audio):
+                name = self.studio.take(person(request), audio, holder)
             region = None if begin is None and end is None else ((begin or 0.0, end),)
             ways = {"region": region, "strength": strength, "extend": extend, "task": task}
             asked = {name: value for name, value in ways.items() if value is not None}
@@ -107,7 +107,7 @@ class Api:
             job = self.studio.edit(
                 person(request),
                 session(request),
-                self.studio.take(person(request), audio),
+                name,
                 text,
                 model or None,
                 vocoder,
@@ -121,9 +121,12 @@ class Api:
             )
             return [job]
 
-        async with aclosing(self._answers(request, submit)) as answers:
-            async for answer in answers:
-                yield answer
+        try:
+            async with aclosing(self._answers(request, submit)) as answers:
+                async for answer in answers:
+                    yield answer
+        finally:
+            self.studio.let_go(holder)
 
     async def _answers(
         self, request: gr.Request, submit: Callable[[], list[Job]]
@@ -137,7 +140,8 @@ class Api:
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
         made: list[Kept] = [job.result for job in jobs if job.state == "done"]
-        wavs = [handed_out(self.studio, person(request), kept) for kept in made]
+        find = functools.partial(self.studio.history.file, person(request))
+        wavs = [given_away(find(f"{kept.number}.wav")) for kept in made]
         yield wavs, [kept.receipt for kept in made]
 
 
@@ -169,16 +173,3 @@ def fields(names: Sequence[str]) -> list[gr.components.Component]:
         return gr.Number(None, label=name)  # which passes on what is none, too, to be refused
 
     return [field(name) for name in names]
-
-
-def handed_out(studio: Studio, who: str, kept: Kept) -> str:
-    """A copy of the wav that gradio may give away, as it gives nothing of other folders.
-
-    It is there for an hour at least.
-    """
-    shared = Path(os.environ["GRADIO_TEMP_DIR"])
-    for old in shared.glob("wav-*"):
-        if old.stat().st_mtime < time.time() - HOUR:
-            shutil.rmtree(old, ignore_errors=True)
-    folder = tempfile.mkdtemp(prefix="wav-", dir=shared)
-    return shutil.copy(studio.history.file(who, f"{kept.number}.wav"), folder)

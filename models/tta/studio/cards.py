@@ -53,6 +53,8 @@ def sound_card(kept: Kept, note: str = "", progress: str = "") -> str:
 
     `progress` is HTML of this module's, of what is being done with it.
     """
+    if kept.fault:
+        return render("unreadable", kept=kept, note=note)
     receipt, axes = kept.receipt, axes_of(kept.receipt)
     return render("sound", kept=kept, receipt=receipt, axes=axes, note=note, progress=progress)
 

@@ -26,6 +26,7 @@ from models.tta.studio.events import (
 from models.tta.studio.sampling_form import Sampling, slider
 from models.tta.studio.shelf import EDITOR, MODEL
 from models.tta.studio.studio import Studio
+from models.tta.studio.uploads import used_up
 from utils.audio import read_recording
 from utils.errors import UserError
 
@@ -125,12 +126,14 @@ class EditTab:
         """What `use` fills."""
         return [self.taken, self.source, self.begin, self.end, self.status]
 
-    def use(self, who: str, number: str) -> list:
+    def use(self, request: gr.Request, number: str) -> list:
         """Takes a sound of the history; values of `filled`."""
-        return self._taken(who, self.studio.history.file(who, f"{number}.wav"), None)
+        path = self.studio.history.file(person(request), f"{number}.wav")
+        return self._taken(request, path, None)
 
-    def _taken(self, who: str, path: object, model: str | None) -> list:
-        name = self.studio.take(who, path)
+    def _taken(self, request: gr.Request, path: object, model: str | None) -> list:
+        who = person(request)
+        name = self.studio.take(who, path, session(request))
         axes = self.studio.draw(who, name, self._mel(model))
         return [name, source_card(name, axes, None), 0, round(axes["duration"], 2), ""]
 
@@ -146,7 +149,8 @@ class EditTab:
     def _on_upload(self, path: str, model: str | None, request: gr.Request) -> list:
         """The form's field is emptied: the sound is shown beside it, under no name."""
         try:
-            return [None, *self._taken(person(request), path, model)]
+            with used_up(path):
+                return [None, *self._taken(request, path, model)]
         except UserError as error:
             return [None, *[gr.skip()] * 4, fault(error)]
 

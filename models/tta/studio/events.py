@@ -107,13 +107,15 @@ def wire_slot(
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
         try:
+            if kept.fault and action != "source":
+                raise UserError("there is nothing to make it from")
             if action == "settings":
                 tab = gr.Tabs(selected="generate")
                 values = await asyncio.to_thread(generate.filled_by, kept)
                 yield [gr.skip(), tab, *values, *[gr.skip()] * len(source)]
             elif action == "source":
                 tab = gr.Tabs(selected="edit")
-                filled = await asyncio.to_thread(edit.use, person(request), kept.number)
+                filled = await asyncio.to_thread(edit.use, request, kept.number)
                 yield [gr.skip(), tab, *[gr.skip()] * len(settings), *filled]
             elif action == "again":
                 job = studio.replay(person(request), session(request), kept)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import hashlib
 import math
 import re
@@ -17,17 +15,12 @@ import numpy as np
 from config.schema import MelConfig
 from models.tta.ldm.outputs import Numbering
 from models.tta.ldm.sampling import SamplingSettings, Sound
+from models.tta.studio.receipts import read_receipt
 from processors.mel_picture import write_difference_picture, write_mel_picture
 from processors.regions import FADE, remade_columns, remade_rows
-from utils.checkpoint import read_json
 from utils.errors import UserError
 
 NAME = re.compile(r"\d+(\.wav|\.json|(\.before|\.difference)?\.png)", re.ASCII)  # of a file
-NEEDED = {field.name for field in dataclasses.fields(SamplingSettings)} | {
-    "text",
-    "mel",
-    "checkpoint",
-}
 
 
 def changed_outside(sound: Sound, sampling: SamplingSettings, mel: MelConfig) -> float | None:
@@ -52,7 +45,8 @@ class Kept:
     """A sound in the folder."""
 
     number: str  # "0003"
-    receipt: dict[str, Any]
+    receipt: dict[str, Any]  # as `read_receipt` has it; empty where there is a fault
+    fault: str = ""  # why it cannot be read
 
 
 class History:
@@ -85,36 +79,34 @@ class History:
             write_mel_picture(path.with_suffix(".png"), sound.mel)
             write_mel_picture(path.with_suffix(".before.png"), sound.before)
             write_difference_picture(path.with_suffix(".difference.png"), sound.before, sound.mel)
-        return Kept(path.stem, read_json(path.with_suffix(".json")))
+        return self.get(person, path.stem)
 
     def count(self, person: str) -> int:
         return len(self._numbers(person))
 
     def _numbers(self, person: str) -> list[str]:
-        """The newest first."""
-        return sorted(
-            (p.stem for p in self.of(person).glob("*.wav") if p.stem.isdecimal()),
-            key=int,
-            reverse=True,
-        )
+        """The newest first. A wav is empty until its receipt is there."""
+        found = self.of(person).glob("*.wav")
+        files = (path for path in found if NAME.fullmatch(path.name) and path.stat().st_size)
+        return sorted((path.stem for path in files), key=int, reverse=True)
 
     def newest(self, person: str, start: int = 0, count: int | None = None) -> list[Kept]:
-        """The newest first, `count` of them from `start` on.
-
-        What has lost its receipt is left out.
-        """
-        kept = []
-        for number in self._numbers(person)[start : None if count is None else start + count]:
-            with contextlib.suppress(UserError):
-                kept.append(self.get(person, number))
-        return kept
+        """The newest first, `count` of them from `start` on."""
+        numbers = self._numbers(person)[start : None if count is None else start + count]
+        return [self.get(person, number) for number in numbers]
 
     def get(self, person: str, number: object) -> Kept:
         """Raises UserError where there is no such sound."""
-        receipt = read_json(self.file(person, f"{number}.json"))
-        if missing := NEEDED - receipt.keys():
-            raise UserError(f"the receipt does not say its {min(missing)}")
-        return Kept(str(number), receipt)
+        wav = self.file(person, f"{number}.wav")
+        try:
+            return Kept(wav.stem, read_receipt(wav.with_suffix(".json")))
+        except UserError as error:
+            return Kept(wav.stem, {}, f"its receipt cannot be read: {error}")
+
+    def names(self, person: str, source: str) -> bool:
+        """Whether a receipt names a sound that was sent to be changed."""
+        files = self.of(person).glob("*.json")
+        return any(source.encode() in path.read_bytes() for path in files)
 
     def file(self, person: str, name: str) -> Path:
         """The file of that name, such as 0003.wav. Raises UserError where there is none."""

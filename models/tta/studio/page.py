@@ -6,8 +6,9 @@ import gradio as gr
 
 from models.tta.studio.api import wire_api
 from models.tta.studio.edit_tab import INSTRUCT, WHAT, EditTab, kind_for
-from models.tta.studio.events import PRIVATE, plain, wire_slot
+from models.tta.studio.events import PRIVATE, plain, session, wire_slot
 from models.tta.studio.generate_tab import GenerateTab, no_model
+from models.tta.studio.guard import Page
 from models.tta.studio.history_tab import HistoryTab, TrainingTab
 from models.tta.studio.sampling_form import choices
 from models.tta.studio.shelf import ADAPTERS, EDITOR, MODEL
@@ -42,6 +43,7 @@ def theme() -> gr.themes.Base:
         button_primary_text_color="var(--on-accent)",
         button_primary_text_color_dark="var(--on-accent)",
         button_primary_border_color="transparent",
+        button_primary_border_color_dark="transparent",
         button_secondary_background_fill="transparent",
         button_secondary_background_fill_dark="transparent",
         button_border_width="1px",
@@ -49,6 +51,8 @@ def theme() -> gr.themes.Base:
         button_large_text_size="*text_md",
         checkbox_background_color_selected="var(--accent)",
         checkbox_background_color_selected_dark="var(--accent)",
+        checkbox_border_color_selected="var(--accent)",
+        checkbox_border_color_selected_dark="var(--accent)",
         checkbox_label_background_fill="transparent",
         checkbox_label_background_fill_dark="transparent",
         checkbox_label_background_fill_hover="transparent",
@@ -73,9 +77,7 @@ def theme() -> gr.themes.Base:
 
 def make_page(studio: Studio) -> gr.Blocks:
     """The page over a studio; it makes no sound itself."""
-    with gr.Blocks(
-        title="Arion studio", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
-    ) as page:
+    with Page(title="Arion studio", analytics_enabled=False, fill_width=True) as page:
         plain("<h1>Arion studio</h1>", elem_id="title")
         empty = plain(no_model(studio), visible=False)
         with gr.Tabs() as tabs:
@@ -91,6 +93,11 @@ def make_page(studio: Studio) -> gr.Blocks:
             wire_slot(studio, place, tabs, generate, edit)
         _wire_models(studio, page, empty, generate, edit)
         wire_api(studio)
+
+        def on_unload(request: gr.Request) -> None:
+            studio.let_go(session(request))
+
+        page.unload(on_unload)
     return page
 
 

@@ -15,22 +15,21 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from starlette.background import BackgroundTask
-from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.tta.studio.events import HERE
+from models.tta.studio.guard import Guarded, failed
 from models.tta.studio.page import make_page, theme
 from models.tta.studio.runs import trainings
 from models.tta.studio.studio import QUICKSTART, Studio
+from models.tta.studio.uploads import receive
 from utils.errors import UserError
 
 OF_QUICKSTART = re.compile(r"index\.html|sounds/\d+\.(wav|png)", re.ASCII)
 NOT_THERE = PlainTextResponse("there is no such file", 404)
-TOO_LARGE = "File size exceeded maximum: see --max_upload_mb"
+CLOSED = ("component_server", "process_recording")  # gradio's, which take forms, too
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -47,6 +46,9 @@ class Files:
             Route("/sounds.zip", self.zipped),
             Route("/runs/{run}/{step}/{name}", self.sample),
             Route("/quickstart/{path:path}", self.quickstart),
+            Route("/gradio_api/upload", self.upload, methods=["POST"]),
+            Route("/gradio_api/upload_progress", self.upload_progress),
+            *(Route(f"/gradio_api/{name}", self.closed, methods=["POST"]) for name in CLOSED),
         ]
 
     def sound(self, request: Request) -> Response:
@@ -89,29 +91,19 @@ class Files:
             return NOT_THERE
         return FileResponse(QUICKSTART / path)
 
+    async def upload(self, request: Request) -> Response:
+        """In place of gradio's own, which takes a thousand files and keeps what it refused."""
+        if logged_in(request) is None:
+            return PlainTextResponse("log in first", 401)
+        path = await receive(request, self.studio.limits.upload_mb * 10**6)
+        return JSONResponse([str(path)])
 
-class Limited:
-    """An application that is told of no request larger than `most` bytes, whatever it is for."""
+    def upload_progress(self, request: Request) -> Response:
+        """A page asks for it; a sound is sent in a moment."""
+        return PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app, self.most = app, most
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        left = self.most
-
-        async def counted() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise HTTPException(413, TOO_LARGE)
-            return message
-
-        if int(Headers(scope=scope).get("content-length", 0)) > self.most:
-            return await PlainTextResponse(TOO_LARGE, 413)(scope, receive, send)
-        return await self.app(scope, counted, send)
+    def closed(self, request: Request) -> Response:
+        return NOT_THERE
 
 
 def logged_in(request: Request) -> str | None:
@@ -153,7 +145,7 @@ def serve(studio: Studio, host: str, port: int) -> None:
 
 
 def make_app(studio: Studio, uploads: Path, password: str = "") -> FastAPI:
-    """The page and its files. What is uploaded lies in `uploads`, until an hour later."""
+    """The page and its files. What is uploaded lies in `uploads` until it is used."""
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.resolve())  # gradio has no other way to say it
     auth = {}
     if password:
@@ -164,12 +156,15 @@ def make_app(studio: Studio, uploads: Path, password: str = "") -> FastAPI:
     page = make_page(studio).queue(default_concurrency_limit=None)
     upload = studio.limits.upload_mb * 10**6
     app = FastAPI(openapi_url=None)
-    app.add_middleware(Limited, most=upload + 10**6)  # with a form around it
+    app.add_middleware(Guarded, most=upload + 10**6)  # with a form around it
     return gr.mount_gradio_app(
         app,
         page,
         path="",
-        app_kwargs={"routes": Files(studio).routes()},
+        app_kwargs={
+            "routes": Files(studio).routes(),
+            "exception_handlers": {Exception: failed},
+        },
         max_file_size=upload,
         theme=theme(),
         css_paths=HERE / "studio.css",

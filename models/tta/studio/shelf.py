@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from config.typed_json import build
 from models.tta.convert.published import find_model
 from models.tta.editing.instructions import check_task, task_of
 from models.tta.editing.pipeline import MODEL_TYPE as EDITOR
@@ -28,6 +27,7 @@ from models.tta.ldm.pipeline import Pipeline, PipelineSettings, load_pipeline
 from models.tta.ldm.sampling import SamplingSettings, Sound, generate
 from models.tta.ldm.source import Source
 from models.tta.pipeline_json import read_settings
+from models.tta.studio.receipts import settings_of
 from models.vocoders.load import GRIFFIN_LIM, load_vocoder
 from models.vocoders.saved import VocoderSettings
 from utils.errors import UserError
@@ -49,6 +49,13 @@ class Limits:
     adapters: int = 8
     times: float = 2.0  # that adapters are added
 
+    def check(self, settings: SamplingSettings) -> None:
+        """Raises UserError where a sound would take longer than one may."""
+        if settings.duration > self.seconds:
+            raise UserError(f"duration: {settings.duration:g} s; at most {self.seconds:g} s here")
+        if settings.num_steps > self.steps:
+            raise UserError(f"num_steps: {settings.num_steps}; at most {self.steps} here")
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -62,17 +69,10 @@ class Wish:
 
     @classmethod
     def of_receipt(cls, receipt: dict[str, Any]) -> Wish:
-        """That which the sound of this receipt fulfilled."""
-        kind = EditSettings if "source_guidance" in receipt else SamplingSettings
-        names = [field.name for field in dataclasses.fields(kind)]
-        given = {name: receipt[name] for name in names if name in receipt}
-        sampling = build(kind, given, "the receipt")
-        try:
-            lora = [f"{used['folder']}:{used['weight']}" for used in receipt.get("lora", [])]
-            made_by = receipt["text"], receipt["checkpoint"], receipt["vocoder"]
-            return cls(*made_by, sampling, tuple(map(Adapter.find, lora)))
-        except KeyError as error:
-            raise UserError(f"the receipt does not say its {error}") from None
+        """That which the sound of this receipt, as `read_receipt` has it, fulfilled."""
+        lora = [f"{used['folder']}:{used['weight']}" for used in receipt.get("lora", [])]
+        made_by = receipt["text"], receipt["checkpoint"], receipt["vocoder"]
+        return cls(*made_by, settings_of(receipt), tuple(map(Adapter.find, lora)))
 
 
 class Shelf:
@@ -194,13 +194,10 @@ class Shelf:
         settings: SamplingSettings,
         lora: Sequence[str] | None,
     ) -> Wish:
-        text, limits = self._checked_text(text, "text"), self.limits
+        text = self._checked_text(text, "text")
         if not text:
             raise UserError("there is no text; say what to hear")
-        if settings.duration > limits.seconds:
-            raise UserError(f"duration: {settings.duration:g} s; at most {limits.seconds:g} s here")
-        if settings.num_steps > limits.steps:
-            raise UserError(f"num_steps: {settings.num_steps}; at most {limits.steps} here")
+        self.limits.check(settings)
         vocoders = self.vocoders(model, kind)
         if vocoder is not None and vocoder not in vocoders:
             raise UserError(f"vocoder {vocoder!r} is not there, or made for another mel")

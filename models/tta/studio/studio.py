@@ -9,6 +9,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Studio:
     def __init__(self, shelf: Shelf, folder: Path) -> None:
         self.shelf, self.history, self.turns = shelf, History(folder), Turns()
         self.limits = shelf.limits
+        self._held: dict[str, set[tuple[str, str]]] = {}  # by whom: persons, and what they sent
 
     @property
     def quickstart(self) -> bool:
@@ -78,10 +80,11 @@ class Studio:
 
     # ------------------------------------------------------------ changing a sound
 
-    def take(self, person: str, path: str | Path) -> str:
+    def take(self, person: str, path: str | Path, holder: str | None = None) -> str:
         """Copies a sound, in whatever format, as a wav into the person's folder; its name there.
 
-        Raises UserError where there is no usable sound, or one that is too long.
+        A `holder` says by `let_go` that it needs it no more. Raises UserError where there is no
+        usable sound, or one that is too long.
         """
         with said_of(path, "this file"):
             check_length(path, self.limits.seconds)
@@ -90,8 +93,18 @@ class Studio:
         folder.mkdir(parents=True, exist_ok=True)
         content = recording.samples.tobytes() + str(recording.sample_rate).encode()
         name = f"{hashlib.sha256(content).hexdigest()[:16]}.wav"
+        if holder is not None:
+            self._held.setdefault(holder, set()).add((person, name))
         write_recording(folder / name, recording)
         return name
+
+    def let_go(self, holder: str) -> None:
+        """Removes what this one took, unless a receipt names it or another holds it."""
+        for person, name in self._held.pop(holder, ()):
+            held = any((person, name) in others for others in list(self._held.values()))
+            if not held and not self.history.names(person, name):
+                for path in (self.history.of(person) / SOURCES).glob(f"{Path(name).stem}.*"):
+                    path.unlink(missing_ok=True)
 
     def source(self, person: str, name: str) -> Path:
         """Where what was taken lies. Raises UserError where it does not."""
@@ -148,8 +161,18 @@ class Studio:
     # ------------------------------------------------------------ once more
 
     def replay(self, person: str, session: str, kept: Kept) -> Job:
-        """A job that makes a sound again from its receipt; its result says how alike they are."""
-        work = self._compare(person, Wish.of_receipt(kept.receipt), kept)
+        """A job that makes a sound again from its receipt; its result says how alike they are.
+
+        Raises UserError where the receipt cannot be read, or asks for more than one may.
+        """
+        if kept.fault:
+            raise UserError(kept.fault)
+        wish = Wish.of_receipt(kept.receipt)
+        self.limits.check(wish.sampling)
+        if audio := wish.sampling.audio:  # of what this person sent, and of no other folder
+            own = str(self.source(person, Path(audio).name))
+            wish = replace(wish, sampling=replace(wish.sampling, audio=own))
+        work = self._compare(person, wish, kept)
         return self.turns.submit(session, [work])[0]
 
     def _compare(self, person: str, wish: Wish, kept: Kept) -> Callable[[Job], str]:

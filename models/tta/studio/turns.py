@@ -15,6 +15,7 @@ ABANDONED = 20.0  # seconds without anyone asking how a job does: its client is 
 MOST_WAITING = 200  # jobs, over all sessions
 MOST_OF_ONE = 32  # jobs of one session
 REMEMBERED = 1000  # sessions whose last turn is known
+NOT_WORKED = "this did not work, for a reason that the server's terminal shows"
 log = logging.getLogger("arion")
 
 
@@ -81,7 +82,7 @@ class Job:
             self._end("failed")
         except Exception:
             log.exception("a job of the studio failed")
-            self.fault = "this did not work, for a reason that the server's terminal shows"
+            self.fault = NOT_WORKED
             self._end("failed")
 
     def _end(self, state: str) -> None:

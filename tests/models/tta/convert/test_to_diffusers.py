@@ -81,7 +81,10 @@ def exported(tmp_path_factory):
             train={"init_from": "a teacher, which is not needed here"},
             model={
                 "noise_scheduler": {"prediction_type": target},
-                "audioldm": {"patch_size": 2 if name == "griffin_lim" else 1},
+                "audioldm": {
+                    "patch_size": 2 if name == "griffin_lim" else 1,
+                    "pooled_text": name == "v3",
+                },
                 **(FLOW_MAP if name == "flow map" else {}),
             },
         )

@@ -204,7 +204,8 @@ def test_another_noise_schedule_is_refused(edits, tmp_path):
 
 def test_validation_is_told_for_each_task(edits, task):
     found = task.validate()
-    assert found.keys() == {"loss", "loss_text_to_audio", *(f"loss_{t}" for t in tiny.TASKS)}
+    named = {"loss", "loss_other_text", "loss_text_to_audio", *(f"loss_{t}" for t in tiny.TASKS)}
+    assert found.keys() == named
     counts = {"text_to_audio": 3, **dict.fromkeys(tiny.TASKS, 1)}
     mean = sum(found[f"loss_{name}"] * n for name, n in counts.items()) / sum(counts.values())
     assert found["loss"] == pytest.approx(mean, rel=1e-5)

@@ -107,6 +107,24 @@ def test_validation_measures_the_average(trained, config, tmp_path):
     assert of_last_weights != pytest.approx(found, rel=1e-4)
 
 
+def test_validation_with_the_texts_of_other_clips(trained, config, tmp_path):
+    task = make_task(
+        config, make_accelerator(config), trained / "runs/ldm/checkpoints/step-00000006"
+    )
+    task.prepare_data(tmp_path)
+    for weights in task.unet.parameters():  # six steps leave it nearly deaf
+        torch.nn.init.normal_(weights, std=0.3)
+    found, captions = task.validate(), [record["Caption"] for record in task.valid_records]
+    half = len(captions) // 2
+    others = zip(task.valid_records, captions[half:] + captions[:half], strict=True)
+    task.valid_records = [{**record, "Caption": text} for record, text in others]
+    assert len(set(captions)) > 1
+    task.prepare_data(tmp_path)
+    changed = task.validate()
+    assert found["loss_other_text"] == pytest.approx(changed["loss"], rel=1e-5)
+    assert found["loss_other_text"] != pytest.approx(found["loss"], rel=1e-3)
+
+
 def wanting(latent: list[int], preprocess) -> SimpleNamespace:
     """What of a config says which latents it is for."""
     model = SimpleNamespace(latent=latent)

@@ -26,6 +26,7 @@ VARIANTS = {
     "a vector beside the time": dataclasses.replace(
         SMALL, context_dim=None, class_embed_dim=12, attention_resolutions=[4, 2]
     ),
+    "the mean of a text along with the time": dataclasses.replace(SMALL, pooled_text=True),
     "the length of a step": dataclasses.replace(
         SMALL, channel_mult=[1], attention_resolutions=[1], span_embedding=True
     ),
@@ -53,6 +54,9 @@ def test_agrees_with_diffusers(name):
     given = {"encoder_hidden_states": text_emb, "encoder_attention_mask": text_mask}
     if config.class_embed_dim:
         given = {"encoder_hidden_states": None, "class_labels": text_emb[:, 0]}
+    if config.pooled_text:
+        means = [text[mask.bool()].mean(0) for text, mask in zip(text_emb, text_mask, strict=True)]
+        given["class_labels"] = torch.stack(means)
     begins = timesteps
     if config.span_embedding:
         spans = torch.tensor([0.0, 120.0, 999.0])
@@ -124,6 +128,10 @@ def test_odd_sizes_cropped_behind_the_convolution(unet, size):
             "context_dim 24 and class_embed_dim 12: one of them must be null",
         ),
         ({"context_dim": None}, "context_dim None and class_embed_dim None: one of them must be"),
+        (
+            {"context_dim": None, "class_embed_dim": 12, "pooled_text": True},
+            "pooled_text true needs context_dim; with class_embed_dim, the text goes along",
+        ),
     ],
 )
 def test_options_that_do_not_fit(changes, message):

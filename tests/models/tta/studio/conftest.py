@@ -101,7 +101,8 @@ def serving(studio: Studio, uploads: Path, password: str = ""):
 
     uploads.mkdir()
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(make_app(studio, uploads, password), log_level="critical")
+    app = make_app(studio, uploads, password)
+    config = uvicorn.Config(app, log_config=None, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

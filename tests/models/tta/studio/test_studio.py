@@ -8,17 +8,22 @@ import os
 import shutil
 import wave
 import zipfile
+from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
+import torch
 
 from models.tta.ldm.lora import Adapter
 from models.tta.ldm.pipeline import load_pipeline
 from models.tta.ldm.sampling import SAMPLERS, generate
 from models.tta.studio import studio as studio_module
 from models.tta.studio.history import History
-from models.tta.studio.shelf import Wish
+from models.tta.studio.shelf import Limits, Shelf, Wish
+from models.tta.studio.studio import Studio
 from models.vocoders.load import load_vocoder
+from tests.models.tta.convert.test_published import Tango
 from tests.models.tta.studio.conftest import results
 from utils.audio import write_wav
 from utils.errors import UserError
@@ -203,6 +208,18 @@ def test_runs_appear_with_their_first_weights(studio, runs, tmp_path):
         make(studio, None)
 
 
+def test_a_published_model_is_named_as_on_the_hub(runs, tmp_path, monkeypatch):
+    folder = Tango().write(tmp_path / "tango")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(folder))
+    log_dirs, cpu = [str(tmp_path / "runs"), str(runs)], torch.device("cpu")
+    studio = Studio(Shelf(log_dirs, ["owner/tango"], cpu, Limits()), tmp_path / "studio")
+    assert next(iter(studio.shelf.models())) == "owner/tango"
+    [kept] = make(studio, None)  # the first on the list, with its own vocoder
+    assert Path(kept.receipt["checkpoint"]).parent == tmp_path / "runs" / "imported"
+    assert kept.receipt["vocoder"] == studio.shelf.vocoders("owner/tango")[0] != "griffin_lim"
+    assert results([studio.replay("", "s", kept)]) == [studio_module.SAME]
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_step_is_told_and_any_can_be_the_last(runs, sampler):
     pipeline = load_pipeline(runs / "one" / "final", "cpu")
@@ -269,16 +286,3 @@ def test_only_numbers_are_files_of_the_history(studio, name):
     assert studio.history.file("x", "0000.wav").is_file()
     with pytest.raises(UserError, match="there is no such sound"):
         studio.history.file("x", name)
-
-
-def test_a_sound_without_its_receipt_is_left_out(studio, runs):
-    make(studio, f"{runs}/one", 1, "x")
-    folder = studio.history.of("x")
-    for ending in ("wav", "json"):
-        for number in (1, 2):
-            shutil.copy(folder / f"0000.{ending}", folder / f"000{number}.{ending}")
-    (folder / "0000.json").unlink()
-    (folder / "0001.json").write_text("{")
-    (folder / "0003.wav").touch()
-    (folder / "0003.json").write_text('{"text": "of another program"}')
-    assert [kept.number for kept in studio.history.newest("x")] == ["0002"]

@@ -99,39 +99,6 @@ def test_a_receipt_is_shown_and_a_zip_holds_them(served, tmp_path):
     assert httpx.get(f"{served.address}/sounds.zip").content[:2] == b"PK"
 
 
-def test_a_file_that_is_too_large_is_refused_and_not_kept(served):
-    def upload(content: bytes) -> httpx.Response:
-        files = {"files": ("../../x.wav", content)}
-        return httpx.post(f"{served.address}/gradio_api/upload", files=files)
-
-    before = files_in(served.uploads)
-    refused = upload(bytes(1_500_000))
-    assert refused.status_code == 413
-    assert "File size exceeded maximum" in refused.text
-    taken = upload(b"small")
-    assert taken.status_code == 200
-    [path] = taken.json()
-    assert Path(path).resolve().is_relative_to(served.uploads.resolve())
-    assert sum(size for _, size in files_in(served.uploads) - before) < 1_100_000
-
-
-@pytest.mark.parametrize("said", [True, False])
-def test_no_request_is_larger_than_an_upload(served, said):
-    """Nor one with a field instead of a file, which would be read into memory."""
-    head, tail = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n', b"\r\n--b--\r\n"
-    parts = [head, *[bytes(100_000)] * 60, tail]
-    headers = {"content-type": "multipart/form-data; boundary=b"}
-    headers |= {"content-length": str(sum(map(len, parts)))} if said else {}
-    url = f"{served.address}/gradio_api/upload"
-    refused = httpx.post(url, content=iter(parts), headers=headers)
-    assert refused.status_code == 413
-    assert "--max_upload_mb" in refused.text
-
-
-def files_in(folder: Path) -> set[tuple[Path, int]]:
-    return {(path, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
-
-
 def test_with_a_password_nothing_is_seen_without_it(shelf, tmp_path):
     studio = Studio(shelf, tmp_path / "studio")
     with serving(studio, tmp_path / "uploads", "secret") as served:

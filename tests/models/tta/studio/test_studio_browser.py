@@ -7,7 +7,9 @@ import shutil
 import time
 
 import httpx
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from models.tta.studio.shelf import Limits, Shelf
@@ -141,6 +143,63 @@ def test_a_part_that_is_drawn_is_made_anew(page, served, tmp_path):
     pictures = edited.locator("img")
     assert pictures.count() == 3
     assert all(picture.evaluate("i => i.naturalWidth") > 0 for picture in pictures.all())
+
+
+def go_to(page, target, by: str = "Tab") -> None:
+    """Presses Tab until the target has the focus."""
+    playwright.expect(target).to_be_visible()
+    for _ in range(150):
+        if target.evaluate("element => element === document.activeElement"):
+            return
+        page.keyboard.press(by)
+    raise AssertionError(f"no way by {by} to {target}")
+
+
+def test_the_keyboard_alone_is_enough(page, served, tmp_path):
+    """To generate, find, replay, download, edit a part, and send a sound of one's own."""
+
+    def press(target, key: str = "Enter") -> None:
+        go_to(page, target)
+        page.keyboard.press(key)
+
+    def type_into(target, text: str) -> None:
+        press(target, "Control+A")
+        page.keyboard.type(text)
+
+    sent = set(served.uploads.glob("sent-*"))
+    playwright.expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+    type_into(page.get_by_label("What to hear").first, "rain")
+    press(page.get_by_role("button", name="Generate"))
+    playwright.expect(page.locator("article.sound:visible")).to_have_count(1)
+    press(page.get_by_role("tab", name="History"))
+    card = page.locator("article.sound:visible").first
+    playwright.expect(card.locator("h3")).to_have_text("rain")
+    press(card.get_by_role("button", name="Make again"))
+    playwright.expect(card.locator(".note")).to_have_text(SAME)
+    with page.expect_download() as started:
+        press(card.get_by_role("link", name="wav"))
+    kept = served.studio.history.newest("", 0, 1)[0]
+    wav = served.studio.history.file("", f"{kept.number}.wav")
+    assert started.value.path().read_bytes() == wav.read_bytes()
+    go_to(page, card.get_by_role("button", name="Edit", exact=True), "Shift+Tab")
+    page.keyboard.press("Enter")
+    plot = page.locator(".plot[data-region]")
+    type_into(page.get_by_label("From second"), "0.2")
+    type_into(page.get_by_label("To second"), "0.4")
+    playwright.expect(plot.locator(".region")).to_be_visible()
+    type_into(page.get_by_label("What to hear").locator("visible=true"), "a bell")
+    press(page.locator("button.primary:visible"))
+    edited = page.locator("article.sound:visible:has(.sides)")
+    playwright.expect(edited).to_contain_text("0.2 to 0.4 s made anew")
+    source = page.locator("article.source audio").get_attribute("src")
+    soundfile.write(tmp_path / "mine.wav", np.full(4000, 0.1), 8000)
+    go_to(page, page.locator(".drop button:visible").first)
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(tmp_path / "mine.wav")
+    other = page.locator("article.source audio")
+    playwright.expect(other).not_to_have_attribute("src", source)
+    assert set(served.uploads.glob("sent-*")) <= sent
 
 
 def test_adapters_are_chosen_and_come_back_with_the_settings(page, served):

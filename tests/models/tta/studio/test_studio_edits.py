@@ -33,6 +33,21 @@ def test_what_is_taken_lies_in_the_persons_folder_under_no_name_of_its_own(studi
         studio.source("me", f"../sources/{name}")
 
 
+def test_what_was_taken_goes_when_nobody_holds_it_and_no_receipt_names_it(studio, runs, tmp_path):
+    sources = studio.history.of("me") / "sources"
+    one, other = wav(tmp_path / "a.wav", 0.3), wav(tmp_path / "b.wav", 0.5)
+    used, unused = (studio.take("me", path, "page") for path in (one, other))
+    studio.draw("me", unused, studio.shelf.settings(f"{runs}/one").mel)
+    assert studio.take("me", other, "another page") == unused
+    how = {"strength": 0.5, "num_steps": 2}
+    results([studio.edit("me", "s", used, "a dog", f"{runs}/one", None, **how)])
+    studio.let_go("page")
+    assert {path.suffix for path in sources.glob(f"{unused[:-4]}.*")} == {".wav", ".png"}
+    studio.let_go("another page")
+    assert [path.name for path in sources.iterdir()] == [used]
+    studio.let_go("nobody")
+
+
 @pytest.mark.parametrize(
     "how",
     [

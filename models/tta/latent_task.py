@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from accelerate import Accelerator
@@ -9,7 +10,6 @@ from torch import Tensor
 
 from config.schema import Config
 from models.base.task import Task
-from processors.kept_records import kept_records
 from processors.lengths import padding_notes
 from processors.stream import Share
 
@@ -27,8 +27,9 @@ class LatentTask(Task):
         self.notes: list[str] = padding_notes(config)
         self.made_from: dict[str, object] = {}
 
+    @abstractmethod
     def load_records(self, split: str) -> Sequence[dict]:
-        return kept_records(self.config, split, self.accelerator, list)
+        """Those of `split` that the stage learns from."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -161,7 +161,7 @@ def _context() -> BaseContext:
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["processors.clips", "torchaudio.functional"])
+    context.set_forkserver_preload(["torchaudio.functional"])
     return context
 
 

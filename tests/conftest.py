@@ -9,7 +9,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Killed processes leave semaphores behind, which is what is tested.
 os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
 
+import gc
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,20 @@ import pytest
 # The same examples at every run: what fails here fails everywhere. No deadline: machines are busy.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+# Files with a test of 10 s and more.
+SLOWEST = {
+    "test_quickstart.py",
+    "test_to_diffusers.py",
+    "test_mel_folder.py",
+    "test_own_vocoder.py",
+    "test_fourth_model.py",
+    "test_edits.py",
+    "test_unet_compiled.py",
+    "test_recognition.py",
+    "test_processes.py",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +49,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         help="a folder with AudioCaps' official train.csv, val.csv, test.csv, to test against",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several processes that test, one starts what programs are forked from, for all."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        from tests import warm
+
+        warm.share()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that in the end no process waits for another's."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: looking for garbage in it took a twentieth of the time."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def random_numbers_as_before() -> None:
+    """The same at every run, whatever was run before."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

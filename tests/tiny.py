@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -160,15 +158,3 @@ def environment(**more: str) -> dict[str, str]:
     """For a started process: one thread, no device, nothing of an outer launcher."""
     kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return {**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **more}
-
-
-def program(name: str, *arguments: object) -> subprocess.CompletedProcess:
-    """Runs bins/tta/<name>.py to its end."""
-    command = [sys.executable, str(ROOT / "bins" / "tta" / f"{name}.py"), *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300
-    )
-
-
-def train(config: Path, *arguments: object) -> subprocess.CompletedProcess:
-    return program("train", "--config", config, *arguments)

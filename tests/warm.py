@@ -1,6 +1,6 @@
 """Programs in processes of their own that start at once: forked from one that imported everything.
 
-They can be killed like any process. Programs started the ordinary way are in tests/tiny.py.
+They can be killed like any process.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import runpy
 import shutil
@@ -39,7 +40,21 @@ FORKS.set_forkserver_preload(
 )
 # Workers of preprocessing are forked from the same: what they ask for is among these.
 multiprocessing.forkserver.set_forkserver_preload = lambda names: None
+SHARED = "ARION_TESTS_FORKSERVER"  # in the environment: the address of the server to use
 SAVES = ("/step-", "/.step-", "/final", "/.final")  # in the paths of a checkpoint and of final/
+
+
+def share() -> None:
+    """Starts the server, which processes that are started from here then use, too."""
+    multiprocessing.forkserver.ensure_running()
+    os.environ[SHARED] = multiprocessing.forkserver._forkserver._forkserver_address
+
+
+if SHARED in os.environ:  # Python has no public way to use another process's server
+    _server = multiprocessing.forkserver._forkserver
+    _server._forkserver_address = os.environ[SHARED]
+    _server._forkserver_alive_fd = os.pipe()[1]  # the other process's keeps it alive
+    _server.ensure_running = multiprocessing.resource_tracker.ensure_running
 
 
 @dataclass

@@ -100,6 +100,22 @@ def parse() -> argparse.Namespace:
         "--bootstrap", type=int, default=50, help="draws for the errors; 0: none; default: 50"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+    _add_models(parser)
+    add_config_arguments(parser, "egs/tta/autoencoderkl/exp_config.json")
+    arguments = parse_arguments(parser)
+    what = arguments.generated, arguments.checkpoint_path
+    if arguments.edits is None and (arguments.reference is None or what == (None, None)):
+        parser.error(
+            "--reference, and --generated DIR or --checkpoint_path RUN, say what to evaluate; or"
+            " --edits and --triplets"
+        )
+    if (arguments.edits is None) != (arguments.triplets is None):
+        parser.error("--edits DIR and --triplets DATASET go together")
+    return arguments
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    """Options of models whose sounds are evaluated, or stand beside them."""
     beside = parser.add_argument_group("rows beside edits")
     beside.add_argument("--vae", help="stage-1 run: the targets through it and the vocoder")
     beside.add_argument("--sdedit", help="stage-2 run: SDEdit by it at three strengths")
@@ -112,17 +128,6 @@ def parse() -> argparse.Namespace:
     make.add_argument("--duration", type=float, help="seconds; default: the training length")
     make.add_argument("--seed", type=int, help="of the first reference's, + 1 each; default: 0")
     make.add_argument("--batch_size", type=at_least_1, default=8, help="sounds made at a time")
-    add_config_arguments(parser, "egs/tta/autoencoderkl/exp_config.json")
-    arguments = parse_arguments(parser)
-    what = arguments.generated, arguments.checkpoint_path
-    if arguments.edits is None and (arguments.reference is None or what == (None, None)):
-        parser.error(
-            "--reference, and --generated DIR or --checkpoint_path RUN, say what to evaluate; or"
-            " --edits and --triplets"
-        )
-    if (arguments.edits is None) != (arguments.triplets is None):
-        parser.error("--edits DIR and --triplets DATASET go together")
-    return arguments
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

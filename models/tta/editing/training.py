@@ -18,7 +18,7 @@ from torch import Tensor
 from models.base.task import Sample
 from models.tta.editing.pipeline import Editor, EditorSettings, with_source_channels
 from models.tta.editing.vocabulary import learn_words
-from models.tta.ldm.conditions import check_no_flow_map
+from models.tta.ldm.conditions import check_start
 from models.tta.ldm.pipeline import PipelineSettings
 from models.tta.ldm.samples import heard
 from models.tta.ldm.source import SourceMel
@@ -28,7 +28,6 @@ from processors.dataset import read_batch
 from processors.edits import TASKS, edit_examples, examples_in_turns, sounds_of
 from processors.examples import NO_SOURCE
 from processors.kept_records import kept_records
-from processors.mel import check_mel
 from processors.metadata import mel_path
 from utils.checkpoint import load_tensors, load_weights, read_json
 from utils.commands import command
@@ -60,15 +59,16 @@ class AUDITTraining(AudioLDMTraining):
     # ------------------------------------------------------------ what it starts from
 
     def _find_start(self, checkpoint: Path | None) -> Path:
-        """A text-to-audio model, or an editor, whose noise schedule is the config's."""
+        """A text-to-audio model, or an editor, whose U-Net and noise schedule are the config's."""
         if checkpoint:
             return checkpoint
         config, path = self.config, self.config.train.init_from
         edits = path is not None and weights_folder(Path(path), "AUDIT") is not None
         start = find_weights(path, config.log_dir, "AUDIT" if edits else "AudioLDM")
         found = (EditorSettings if edits else PipelineSettings).read(start)
-        check_mel(config.preprocess.mel, found.mel, start)
-        check_no_flow_map(found, start)
+        # Channels of a source are added, where there are none.
+        unet = dataclasses.replace(found.unet, in_channels=config.model.audioldm.in_channels)
+        check_start(config, dataclasses.replace(found, unet=unet), start)
         if found.noise_scheduler != config.model.noise_scheduler:
             raise UserError(
                 f"{start}: its noise schedule is {found.noise_scheduler}, and model.noise_scheduler"

@@ -90,7 +90,7 @@ class EditTab:
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=120)
             self.fresh = gr.Checkbox(True, label="New seed each time", min_width=120)
         with gr.Row():
-            self.go = gr.Button("Edit", variant="primary", min_width=120)
+            self.go = gr.Button("Edit", variant="primary", min_width=120, interactive=False)
             self.stop = gr.Button("Cancel", min_width=120)
         self.sampling = Sampling(self.studio)
 

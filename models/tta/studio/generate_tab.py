@@ -42,7 +42,10 @@ class GenerateTab:
                     self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=120)
                     self.fresh = gr.Checkbox(True, label="New seed each time", min_width=120)
                 with gr.Row():
-                    self.go = gr.Button("Generate", variant="primary", min_width=120)
+                    # The first look for models lets it be pressed, and fills in their settings.
+                    self.go = gr.Button(
+                        "Generate", variant="primary", min_width=120, interactive=False
+                    )
                     self.stop = gr.Button("Cancel", min_width=120)
                 self.sampling = Sampling(studio)
             with gr.Column(scale=3, min_width=320):

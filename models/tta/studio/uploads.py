@@ -75,7 +75,8 @@ def used_up(path: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        if path and (folder := Path(path).parent).name.startswith(SENT):
+        folder = Path(path or "").parent
+        if folder.parent == _folder() and folder.name.startswith(SENT):
             shutil.rmtree(folder, ignore_errors=True)
 
 

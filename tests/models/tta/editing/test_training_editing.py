@@ -193,6 +193,13 @@ def test_an_editor_goes_on_from_an_editor(edits, tmp_path):
     assert torch.equal(task.unet.conv_in.weight, weights["conv_in.weight"])
 
 
+def test_another_unet_is_refused(edits, tmp_path):
+    config = config_of(edits, audioldm={"pooled_text": True})
+    named = r"of another U-Net than the config's; that one has 'model.audioldm.pooled_text=false'"
+    with pytest.raises(UserError, match=named):
+        make(config, tmp_path)
+
+
 def test_another_noise_schedule_is_refused(edits, tmp_path):
     config = config_of(edits, noise_scheduler={"beta_schedule": "linear"})
     with pytest.raises(UserError, match="runs/ldm/final: its noise schedule is"):

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from models.tta.studio.shelf import Limits, Shelf
+from models.tta.studio.shelf import MODEL, Limits, Shelf
 from models.tta.studio.studio import SAME, Studio
 from tests.models.tta.studio.conftest import serving
 
@@ -71,6 +71,20 @@ def ready(page) -> None:
     page.get_by_role("button", name="Model and sampling").locator("visible=true").click()
     playwright.expect(page.get_by_label("Sampler").first).to_have_value(re.compile("."))
     set_slider(page, "Seconds", 0.5)
+
+
+def test_what_is_typed_once_one_may_press_generate_stays(page, served, monkeypatch):
+    look = served.studio.shelf.models
+
+    def slowly(kind: str = MODEL) -> dict:
+        time.sleep(0.2)
+        return look(kind)
+
+    monkeypatch.setattr(served.studio.shelf, "models", slowly)
+    page.reload()
+    ready(page)
+    page.wait_for_timeout(8000)  # longer than such a look, and than the time between two
+    playwright.expect(page.get_by_label("number input for Seconds").first).to_have_value("0.5")
 
 
 def test_generate_by_keyboard_replay_and_download(page, served):
@@ -184,13 +198,13 @@ def test_the_keyboard_alone_is_enough(page, served, tmp_path):
     go_to(page, card.get_by_role("button", name="Edit", exact=True), "Shift+Tab")
     page.keyboard.press("Enter")
     plot = page.locator(".plot[data-region]")
-    type_into(page.get_by_label("From second"), "0.2")
-    type_into(page.get_by_label("To second"), "0.4")
+    type_into(page.get_by_label("From second"), "0.02")  # of 0.128
+    type_into(page.get_by_label("To second"), "0.06")
     playwright.expect(plot.locator(".region")).to_be_visible()
     type_into(page.get_by_label("What to hear").locator("visible=true"), "a bell")
     press(page.locator("button.primary:visible"))
     edited = page.locator("article.sound:visible:has(.sides)")
-    playwright.expect(edited).to_contain_text("0.2 to 0.4 s made anew")
+    playwright.expect(edited).to_contain_text("0.02 to 0.06 s made anew")
     source = page.locator("article.source audio").get_attribute("src")
     soundfile.write(tmp_path / "mine.wav", np.full(4000, 0.1), 8000)
     go_to(page, page.locator(".drop button:visible").first)

@@ -87,6 +87,12 @@ def test_a_fault_of_the_studio_is_told_without_its_details(served, caplog, capfd
 # ---------------------------------------------------------------- uploads
 
 
+@pytest.fixture(autouse=True)
+def its_uploads(served, monkeypatch):
+    """Gradio is told of the folder by the environment, where the latest server's stands."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(served.uploads.resolve()))
+
+
 @pytest.fixture
 def kept(served):
     """The files there are, beside those of before."""
@@ -158,6 +164,19 @@ def test_a_sound_that_was_sent_is_gone_when_it_is_used(served, kept, tmp_path):
     receipt = edit("good.wav", 0.5)
     assert set(sources.glob("*")) - before == {Path(receipt["audio"])}
     assert [path for path in kept() if path.name.startswith(uploads.SENT)] == []
+
+
+def test_only_what_was_sent_is_removed(served, tmp_path):
+    """Whatever path a client names."""
+    sent = Path(send(served, b"small").json()[0])
+    other = tmp_path / sent.parent.name / "sound.wav"
+    other.parent.mkdir()
+    other.touch()
+    for path in (str(other), str(sent), None, ""):
+        with uploads.used_up(path):
+            pass
+    assert other.is_file()
+    assert not sent.parent.exists()
 
 
 def test_what_nobody_uses_goes_after_a_while_and_does_not_pile_up(served, kept, monkeypatch):

@@ -20,6 +20,9 @@ import numpy as np
 from processors.cache import content_key
 from utils.files import write_bytes
 
+# What is written first into a file of arrays; to be raised where one of them comes to mean another
+# thing, or is made by another rule, so that a file of before is made anew.
+VERSION = 1
 HEADER, ALIGNED = 1024, 8  # bytes: before the arrays of a file; each begins at a multiple of
 AT_A_TIME = 1000  # values that are read together
 SEPARATOR = b", "  # of json.dumps, so that the whole text is that of a list
@@ -116,11 +119,17 @@ class Mapped(Sequence):
 
 
 def mapped(file: Path) -> Arrays:
-    """All arrays of a file, mapped. Raises OSError or ValueError where it is gone or damaged."""
+    """All arrays of a file, mapped.
+
+    Raises OSError or ValueError where it is gone, damaged, or of another version.
+    """
     # A plain array: slices of numpy's own class for what is mapped take ten times as long.
     whole = np.memmap(file, np.uint8, "r").view(np.ndarray)
+    version, header = json.loads(whole[:HEADER].tobytes())
+    if version != VERSION:
+        raise ValueError(f"{file}: of version {version}")
     arrays, at = {}, HEADER
-    for name, (dtype, shape) in json.loads(whole[:HEADER].tobytes()).items():
+    for name, (dtype, shape) in header.items():
         size = math.prod(shape) * np.dtype(dtype).itemsize
         arrays[name] = whole[at : at + size].view(dtype).reshape(shape)
         at += size + -size % ALIGNED
@@ -128,7 +137,7 @@ def mapped(file: Path) -> Arrays:
 
 
 def kept(file: Path, make: Callable[[], Arrays]) -> tuple[Arrays, Path | None]:
-    """The arrays in `file`, which `make` makes where it is not there or damaged.
+    """The arrays in `file`, which `make` makes where `mapped` does not give them.
 
     Beside them the file that they are mapped from, None where it could not be written and they are
     in this process's memory.
@@ -146,7 +155,7 @@ def keep(file: Path | None, arrays: Arrays) -> tuple[Arrays, Path | None]:
     if file is None:
         return arrays, None
     header = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
-    parts: list[bytes] = [json.dumps(header).encode().ljust(HEADER)]
+    parts: list[bytes] = [json.dumps([VERSION, header]).encode().ljust(HEADER)]
     for array in arrays.values():
         parts += [array.tobytes(), bytes(-array.nbytes % ALIGNED)]
     try:

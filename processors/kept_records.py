@@ -1,12 +1,14 @@
 """The records of a split that have their mels, read once: what a training starts with.
 
-train.json and valid.json stay the contract. What is kept of them, in the folder of caches, holds
-the sizes and times of these files and of the folders of mels, and is made anew when one of them is
-another: then they are read as `load_split` reads them.
+train.json and valid.json stay the contract. What is kept of them, in the folder of caches, is made
+anew when one of these files or of the folders of mels is another, by its size, time of change or
+inode: then they are read as `load_split` reads them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import time
@@ -79,34 +81,52 @@ def kept_records(
 def _find_or_make(
     config: Config, split: str, form: Form, sounds_of: Callable[[dict], list[str]]
 ) -> tuple[Arrays, Path | None]:
-    """The kept arrays and the file that they are mapped from, None where they are not kept."""
-    files = [split_path(config, dataset, split).absolute() for dataset in config.dataset]
-    key = content_key([*map(str, files)], form.__module__, form.__qualname__)
-    file: Path | None = cache_dir(config) / f"records-{key}.index"
-    try:
+    """The arrays of the records; the file that they are mapped from, None where not kept."""
+    files = [str(split_path(config, dataset, split).absolute()) for dataset in config.dataset]
+    key = content_key(files, form.__module__, form.__qualname__)
+
+    def make() -> Arrays:
+        records, left_out = usable_records(config, split, sounds_of)
+        return {**JsonLines.arrays_of(form(records)), "left_out": np.array(left_out)}
+
+    file = cache_dir(config) / f"records-{key}.index"
+    return kept_while(file, lambda: [*files, *_mel_folders(config)], make)
+
+
+def kept_while(
+    file: Path, places: Callable[[], Sequence[str]], make: Callable[[], Arrays]
+) -> tuple[Arrays, Path | None]:
+    """As `kept`, and made anew as well where a file or a folder of the `places` is another by now.
+
+    `places` is only asked when the arrays are made.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError):  # also where a place is gone
         arrays = mapped(file)
-        if _state(json.loads(arrays["state"].tobytes())) == json.loads(arrays["state"].tobytes()):
+        if _state(json.loads(arrays["places"].tobytes()))[0] == arrays["state"].tobytes():
             return arrays, file
-    except (OSError, ValueError, KeyError):
-        pass  # not there yet, damaged, or one of the files is gone
-    began = time.time()
+    began, them = time.time(), places()
     try:
-        state = _state([*map(str, files), *_mel_folders(config)])
+        state, latest = _state(them)
     except OSError:
-        state, file = {}, None  # of no file that is not there could a change be told
-    records, left_out = usable_records(config, split, sounds_of)
-    arrays = JsonLines.arrays_of(form(records))
-    arrays["left_out"] = np.array(left_out)
-    arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    if any(mtime > (began - SETTLED) * 1e9 for _, mtime, _ in state.values()):
-        file = None  # what changes next could have the same time
-    return keep(file, arrays)
+        return make(), None  # of what is not there could no change be told
+    arrays = make()
+    arrays["places"] = np.frombuffer(json.dumps(them).encode(), np.uint8)
+    arrays["state"] = np.frombuffer(state, np.uint8)
+    # What changes next could have the same time.
+    return keep(file if latest < (began - SETTLED) * 1e9 else None, arrays)
 
 
-def _state(places: Iterable[str]) -> dict[str, list[int]]:
-    """Bytes, time of change and inode of files and folders. Raises OSError where one is gone."""
-    stats = {place: os.stat(place) for place in places}
-    return {place: [s.st_size, s.st_mtime_ns, s.st_ino] for place, s in stats.items()}
+def _state(places: Iterable[str]) -> tuple[bytes, int]:
+    """A hash of bytes, times of change and inodes of files and folders; the latest time [ns].
+
+    Raises OSError where one is gone.
+    """
+    state, latest = hashlib.sha256(), 0
+    for place in places:
+        status = os.stat(place)
+        state.update(b"%d %d %d " % (status.st_size, status.st_mtime_ns, status.st_ino))
+        latest = max(latest, status.st_mtime_ns)
+    return state.digest(), latest
 
 
 def _mel_folders(config: Config) -> list[str]:

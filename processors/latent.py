@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,8 @@ from torch import nn
 
 from processors.cache import Rows, compute_rows, content_key, main_first
 from processors.dataset import mel_frames, read_batch
-from processors.json_lines import Arrays, kept
+from processors.json_lines import Arrays, Mapped, digest_of
+from processors.kept_records import kept_while
 from utils.progress import progress
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 WINDOWS_PER_BLOCK = 64
 WINDOWS_PER_BATCH = 8
+ASKED = 100_000  # mels at most, at each start, whether they were changed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +59,29 @@ def window_starts(frames: int, segment: int) -> list[int]:
 
 def build_latent_cache(
     folder: Path,
-    paths: Sequence[Path],
+    clips: Sequence[dict],
+    path_of: Callable[[dict], Path],
     segment: int,
     vae: nn.Module,
     fingerprint: str,
     accelerator: Accelerator,
 ) -> LatentCache:
-    """Encodes the mels at `paths`, or finds that it was done before, below `folder`.
+    """Encodes the mels of `clips`, at `path_of` each, or finds that it was done before.
 
     `fingerprint` identifies the VAE's weights and its mel settings; together with the windows and
-    the mels' sizes and times of change it names the cache.
+    the mels' sizes and times of change it names the cache, below `folder`. These are asked for when
+    a folder of mels has changed, or one of `ASKED` mels: a start would wait for millions of them.
     """
-    state = _state(paths)
+    paths = Mapped(path_of, clips)
+    index = folder / f"mels-{content_key(os.path.abspath(paths[0]), digest_of(clips))}.index"
+
+    def places() -> list[str]:
+        folders = {os.path.dirname(os.path.abspath(path)) for path in paths}
+        some = range(0, len(paths), -(-len(paths) // ASKED))
+        return [*sorted(folders), *(os.path.abspath(paths[n]) for n in some)]
+
     with main_first(accelerator):
-        arrays, _ = kept(folder / f"frames-{state}.index", lambda: _frames(paths))
+        arrays, _ = kept_while(index, places, lambda: _measure(paths))
     lengths, length_of = np.unique(arrays["frames"], return_inverse=True)
     starts = [window_starts(int(frames), segment) for frames in lengths]
     counts = np.array([len(of_length) for of_length in starts], np.int64)[length_of]
@@ -95,21 +106,17 @@ def build_latent_cache(
         return np.concatenate(rows)
 
     rule = [[int(frames), *of] for frames, of in zip(lengths, starts, strict=True)]
-    here = folder / f"latent-{content_key(fingerprint, segment, rule, state)}"
+    key = content_key(fingerprint, segment, rule, arrays["mels"].tobytes().hex())
+    here = folder / f"latent-{key}"
     rows = compute_rows(here, windows, WINDOWS_PER_BLOCK, encode, accelerator, "encoding sounds")
     return LatentCache(rows, first, windows)
 
 
-def _state(paths: Sequence[Path]) -> str:
-    """What is another when one of the files is: a hash of names, sizes and times of change."""
-    state = hashlib.sha256()
-    for path in paths:
+def _measure(paths: Sequence[Path]) -> Arrays:
+    """ "frames" of each mel, from its header; "mels", a hash of names, sizes, times of change."""
+    mels, frames = hashlib.sha256(), np.empty(len(paths), np.int64)
+    for number, path in enumerate(progress(paths, title="reading mels", unit="mel")):
+        frames[number] = mel_frames(path)
         status = os.stat(path)
-        state.update(f"{path}\0{status.st_size} {status.st_mtime_ns}\n".encode())
-    return state.hexdigest()[:12]
-
-
-def _frames(paths: Sequence[Path]) -> Arrays:
-    """The number of frames of each mel, from its header."""
-    read = (mel_frames(path) for path in progress(paths, title="reading mels", unit="mel"))
-    return {"frames": np.fromiter(read, np.int64, len(paths))}
+        mels.update(os.fsencode(f"{path}\0{status.st_size} {status.st_mtime_ns}\n"))
+    return {"frames": frames, "mels": np.frombuffer(mels.digest(), np.uint8)}

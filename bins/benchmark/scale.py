@@ -8,7 +8,6 @@ models, the libraries and Python take.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -17,14 +16,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bins.benchmark.synthetic import WORDS, write_t5, write_vae
 from config.load import load_config
-from config.schema import MelConfig
+from config.schema import Config, MelConfig
 from utils.errors import UserError
+
+if TYPE_CHECKING:  # heavy
+    import torch
+
+    from models.base.run import TaskMaker
+    from models.base.task import Task
 
 DATASET, FEW, VALID = "Scale", 200, 100
 DISTINCT, PER_FILE = 50, 20_000  # files that differ; links to one (ext4: 65,000)
@@ -42,7 +47,6 @@ UNET = {"in_channels": 1, "out_channels": 1, "model_channels": 32, "channel_mult
 UNET |= {"num_res_blocks": 1, "attention_resolutions": [2], "num_heads": 2, "context_dim": 16}
 STAGE_2 = {"latent": [1, 20, FRAMES // 4], "audioldm": UNET}
 STARTS = ("preprocess", "autoencoderkl", "audioldm", "evaluate")
-MIB = 2**20
 
 
 @dataclass
@@ -161,16 +165,15 @@ def main(words: list[str]) -> None:
     name, config, *overrides = words[fill:]
     start = {"preprocess": _preprocess, "evaluate": _evaluate}.get(name, _train)
     config = load_config(config, overrides)
-    with _networks_say_nothing(config.preprocess.mel) if fill else contextlib.nullcontext():
-        found = start(config)
-    print(json.dumps(found))
+    print(json.dumps(_train(config, _silent_task) if fill else start(config)))
 
 
-def _train(config) -> dict:
-    from bins.tta.train import loop, make_task
+def _train(config: Config, make_task: TaskMaker | None = None) -> dict:
+    from bins.tta import train
     from models.base.run import Run
 
-    run, found = Run(config, f"{config.model_type}-{time.time_ns()}", make_task), {}
+    exp_name, found = f"{config.model_type}-{time.time_ns()}", {}
+    run = Run(config, exp_name, make_task or train.make_task)
 
     def stop() -> bool:
         if run.step:
@@ -178,18 +181,18 @@ def _train(config) -> dict:
         return run.step > 0
 
     run.stop_requested = stop
-    loop(run)
+    train.loop(run)
     return found
 
 
-def _preprocess(config) -> dict:
+def _preprocess(config: Config) -> dict:
     from preprocessors.prepare import prepare
 
     [*prepare(config, 1)]
     return {**_taken(), "worker": None}  # those that make mels are gone
 
 
-def _evaluate(config) -> dict:
+def _evaluate(config: Config) -> dict:
     from models.tta.evaluation.clips import read_references
 
     clips, _, _ = read_references(DATASET, config, None)
@@ -217,34 +220,27 @@ def _sum_of(text: str, name: str) -> float:
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(name)) / 1024
 
 
-@contextlib.contextmanager
-def _networks_say_nothing(mel: MelConfig) -> Iterator[None]:
-    """Within the `with` block, VAE and text encoder give zeros at once, and mels are not read."""
+def _silent_task(config: Config, *arguments) -> Task:
+    """The task; of stage 2, VAE and text encoder give zeros at once while they fill the caches."""
     import torch
 
-    from models.tta.autoencoder.autoencoderkl import AutoencoderKL
-    from models.tta.ldm.text_encoder import TextEncoder
+    from bins.tta.train import make_task
     from modules.distributions import DiagonalGaussian
 
-    def latent(vae: AutoencoderKL, mels: torch.Tensor) -> DiagonalGaussian:
-        z, height, width = vae.config.latent_shape(*mels.shape[2:])
-        return DiagonalGaussian(torch.zeros(len(mels), 2 * z, height, width))
+    task = make_task(config, *arguments)
+    if config.model_type == "AudioLDM":
+        z, height, width = task.latent_shape
+        encoder = task.text_encoder
 
-    def states(encoder: TextEncoder, texts) -> tuple[torch.Tensor, torch.Tensor]:
-        _, mask = encoder.tokenize(texts)
-        return torch.zeros(*mask.shape, encoder.dim), mask
+        def states(texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+            mask = encoder.tokenize(texts)[1]
+            return torch.zeros(*mask.shape, encoder.dim), mask
 
-    def read(paths, frames: int, starts) -> torch.Tensor:
-        return torch.zeros(1, 1, mel.n_mel, frames).expand(len(paths), -1, -1, -1)
-
-    with (
-        mock.patch.object(AutoencoderKL, "encode", latent),
-        mock.patch.object(TextEncoder, "encode", states),
-        mock.patch("processors.latent.read_batch", read),
-        mock.patch("processors.latent.mel_frames", return_value=FRAMES),
-        mock.patch("processors.latent.WINDOWS_PER_BATCH", 1024),
-    ):
-        yield
+        task.vae.encode = lambda mels: DiagonalGaussian(
+            torch.zeros(len(mels), 2 * z, height, width)
+        )
+        encoder.encode = states
+    return task
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def numbers(value: int) -> dict[str, np.ndarray]:
         lambda file: os.truncate(file, 100),
         lambda file: os.truncate(file, 0),
         lambda file: file.write_bytes(b"x" * 5000),
+        lambda file: file.write_bytes(file.read_bytes().replace(b"[1,", b"[0,", 1)),
         Path.unlink,
     ],
 )

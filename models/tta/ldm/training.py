@@ -176,7 +176,8 @@ class AudioLDMTraining(LatentTask):
         self.examples = find_examples(cache, *records, self.accelerator)
         self.latents = build_latent_cache(
             cache,
-            Mapped(partial(mel_path, config), self.examples.clips),
+            self.examples.clips,
+            partial(mel_path, config),
             config.preprocess.segment_frames,
             self.vae,
             self.saved_vae.fingerprint,

@@ -101,6 +101,7 @@ def write_data(root: Path, clips: int, mel: MelConfig) -> list[str]:
     from processors.mel import write_mel_settings
     from processors.metadata import MADE_OF, REPORT_FILE, made_of, metadata_text
     from utils.audio import write_wav
+    from utils.checkpoint import file_hash
 
     folder, random = root / DATASET, np.random.default_rng(0)
     distinct = min(max(DISTINCT, clips // PER_FILE + 1), clips)
@@ -133,9 +134,11 @@ def write_data(root: Path, clips: int, mel: MelConfig) -> list[str]:
             outcome = Outcome(uid, None, 0.1, FRAMES, (), f"{number:024d}")
             made_from = [f"wav/{uid}.wav", wav.st_size, wav.st_mtime_ns, mel.fingerprint]
             index.write(json.dumps({**vars(outcome), "made_from": made_from}) + "\n")
-    for split, its in records.items():
-        (folder / f"{split}.json").write_text(metadata_text(its), encoding="utf-8")
-    report = {MADE_OF: made_of(folder, [folder / "captions.csv"])}
+    paths = [folder / f"{split}.json" for split in records]
+    for path, its in zip(paths, records.values(), strict=True):
+        path.write_text(metadata_text(its), encoding="utf-8")
+    made = made_of(folder, [folder / "captions.csv"])
+    report = {MADE_OF: made, "written": [*map(file_hash, paths)]}
     (folder / REPORT_FILE).write_text(json.dumps(report))
     write_mel_settings(folder, mel)
     return [f"dataset={DATASET}", f"preprocess.processed_dir={root}", f"log_dir={root / 'runs'}"]

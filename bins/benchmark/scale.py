@@ -111,14 +111,14 @@ def write_data(root: Path, clips: int, mel: MelConfig) -> list[str]:
         (folder / "wav" / below).mkdir(parents=True)
     for number, uid in enumerate(uids):
         for kind in ("mel/{}.npy", "wav/{}.wav"):
-            path = folder / kind.format(uid)
+            path = f"{folder}/{kind.format(uid)}"
             if number >= distinct:
-                os.link(folder / kind.format(uids[number % distinct]), path)
-            elif path.suffix == ".npy":
+                os.link(f"{folder}/{kind.format(uids[number % distinct])}", path)
+            elif path.endswith(".npy"):
                 np.save(path, random.normal(-6, 2, (mel.n_mel, FRAMES)).astype(np.float32))
             else:
                 write_wav(path, random.uniform(-0.1, 0.1, 1600), mel.sample_rate)
-    stats = [os.stat(folder / "wav" / f"{uid}.wav") for uid in uids[:distinct]]
+    stats = [os.stat(f"{folder}/wav/{uid}.wav") for uid in uids[:distinct]]
     records: dict[str, list[dict]] = {"train": [], "valid": []}
     with (
         open(folder / "captions.csv", "w", encoding="utf-8") as table,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +25,7 @@ from utils.progress import progress
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+MOST_BLOCKS = 256  # of a cache: each is an open file in every process
 MAKE_ROOM = "make room, or name another folder for the cache: preprocess.cache_dir=DIR"
 Item = TypeVar("Item")
 
@@ -38,20 +39,43 @@ def _block_paths(folder: Path, count: int) -> list[Path]:
     return [folder / f"block-{block:05d}.npy" for block in range(count)]
 
 
+@contextlib.contextmanager
+def main_first(accelerator: Accelerator) -> Iterator[None]:
+    """The other processes of a machine run the `with` block when the first one has.
+
+    So they do where it raises, and come to the same error by themselves.
+    """
+    first = accelerator.is_local_main_process
+    if not first:
+        accelerator.wait_for_everyone()
+    try:
+        yield
+    finally:
+        if first:
+            accelerator.wait_for_everyone()
+
+
+def rows_per_block(items: int, least: int) -> int:
+    """How many items make a block: `least`, or as many more as leave `MOST_BLOCKS` blocks."""
+    return max(least, -(-items // MOST_BLOCKS))
+
+
 def compute_rows(
     folder: Path,
     items: Sequence[Item],
-    per_block: int,
+    least: int,
     compute: Callable[[Sequence[Item]], np.ndarray],
     accelerator: Accelerator,
     title: str,
 ) -> Rows:
     """The rows that `compute` makes of the items of each block. All processes take part.
 
+    A block is of `least` items, or of more where there are very many.
     Blocks that are in the cache folder are not computed again. Where another run fills the same
     folder, this one waits for it and uses the result. A folder that is complete is only read.
     Raises UserError where it cannot be written.
     """
+    per_block = rows_per_block(len(items), least)
     paths = _block_paths(folder, -(-len(items) // per_block))
 
     def missing_blocks() -> list[int]:

@@ -7,38 +7,45 @@ same data set that are equally long. Its "Caption" is that of the output.
 
 from __future__ import annotations
 
-from config.schema import Config
-from processors.metadata import fault_of_uid, load_split
-from utils.commands import command
+from collections import Counter
+from collections.abc import Sequence
+from operator import itemgetter
+
+from processors.dataset import distinct_clips
+from processors.kept_records import captioned
+from processors.metadata import fault_of_uid
 from utils.errors import UserError
 
 TASKS = ("add", "drop", "replace", "inpaint", "super_resolution", "keep")
 TEXT_TO_AUDIO = "text_to_audio"  # the task of a record without an instruction
 
 
-def load_edits(config: Config, split: str) -> list[dict]:
-    """The records of `split`, as examples for a network that makes a sound of a text and a sound.
+def edit_examples(records: Sequence[dict]) -> list[dict]:
+    """Records as examples for a network that makes a sound of a text and a sound.
 
     Each has "Dataset"; "Uid", of the sound to make; "Caption", the text that asks for it: of an
     edit its instruction; "Task"; and "Source", the Uid of the sound to edit, or None where there is
-    none: a record that is no edit is a captioned sound. Other keys stay.
-
-    Raises:
-        UserError: a record is not as it must be; or "train" has no edit.
+    none: a record that is no edit is a captioned sound. Other keys stay. Raises UserError where
+    there is one without a text.
     """
-    records = [_example(record) for record in load_split(config, split, sounds_of)]
-    if split == "train" and all(record["Source"] is None for record in records):
-        raise UserError(
-            f"{', '.join(config.dataset)}: no edits in train.json; to make some, run:"
-            f" {command('Edits')}, and name their data set (dataset=...)"
-        )
-    return records
+    return captioned([_example(record) for record in records])
 
 
-def load_sounds(config: Config, split: str) -> list[dict]:
-    """As `load_split`; in place of an edit's record there are those of its input and its output."""
-    records = load_split(config, split, sounds_of)
-    return [{**record, "Uid": uid} for record in records for uid in sounds_of(record)]
+def examples_in_turns(records: Sequence[dict]) -> list[dict]:
+    """The same, where tasks take turns, so that the first ones are of every task."""
+    turns = Counter()
+    examples = edit_examples(records)
+    for example in examples:
+        turns[example["Task"]] += 1
+        example["Turn"] = turns[example["Task"]]
+    return sorted(examples, key=itemgetter("Turn"))
+
+
+def distinct_sounds(records: Sequence[dict]) -> list[dict]:
+    """One record for each sound; in place of an edit's there are its input's and its output's."""
+    return distinct_clips(
+        [{**record, "Uid": uid} for record in records for uid in sounds_of(record)]
+    )
 
 
 def is_edit(record: dict) -> bool:

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -64,7 +65,9 @@ class MelFolder:
                     file.write(json.dumps(line) + "\n")
                 file.flush()
                 bar.update(len(outcomes))
-        index = self._tidy_index()
+        if to_do:
+            index = None  # or there would be two at once, the largest things here
+            index = self._tidy_index()
         write_mel_settings(self.mel_dir.parent, self.mel)
         return [_outcome(index[clip.uid]) for clip in clips]
 
@@ -132,7 +135,7 @@ def read_lines(file: Path, keys: Set[str]) -> Iterator[dict]:
         except ValueError:
             continue  # the run was killed while it wrote this line
         if isinstance(line, dict) and line.keys() == keys:
-            yield line
+            yield {sys.intern(key): value for key, value in line.items()}  # not a copy of each key
 
 
 def _outcome(line: dict) -> Outcome:

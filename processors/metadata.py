@@ -118,11 +118,17 @@ def split_path(config: Config, dataset: str, split: str) -> Path:
 
 def mel_path(config: Config, record: dict) -> Path:
     """Path of a record's mel, float32 [n_mel, frames of the whole clip]."""
-    return dataset_dir(config, record["Dataset"]) / "mel" / f"{record['Uid']}.npy"
+    folder = config.preprocess.processed_dir
+    return Path(folder, record["Dataset"], "mel", f"{record['Uid']}.npy")  # quicker than with "/"
+
+
+def own_sound(record: dict) -> list[str]:
+    """The Uid whose mel a record of a sound needs."""
+    return [record["Uid"]]
 
 
 def load_split(
-    config: Config, split: str, sounds_of: Callable[[dict], list[str]] = lambda r: [r["Uid"]]
+    config: Config, split: str, sounds_of: Callable[[dict], list[str]] = own_sound
 ) -> list[dict]:
     """The records of `split` over all data sets of the config, those whose mel was made.
 
@@ -130,15 +136,30 @@ def load_split(
     logged. `sounds_of` names the Uids that a record needs mels of. Raises UserError where a file is
     missing or where no record of "train" is left.
     """
+    if split == "train":
+        for dataset in config.dataset:
+            tell_of_changes(dataset_dir(config, dataset))
+    kept, left_out = usable_records(config, split, sounds_of)
+    check_kept(config, split, len(kept), left_out)
+    return kept
+
+
+def usable_records(
+    config: Config, split: str, sounds_of: Callable[[dict], list[str]]
+) -> tuple[list[dict], int]:
+    """The records of all data sets whose mels are there, and the number of the others."""
     kept, left_out = [], 0
     for dataset in config.dataset:
-        if split == "train":
-            _tell_of_changes(dataset_dir(config, dataset))
         records = read_records(split_path(config, dataset, split), dataset)
         mels = _uids_with_mel(dataset_dir(config, dataset) / "mel")
         usable = [record for record in records if mels.issuperset(sounds_of(record))]
         left_out += len(records) - len(usable)
         kept += usable
+    return kept, left_out
+
+
+def check_kept(config: Config, split: str, kept: int, left_out: int) -> None:
+    """Logs how many records have no mel. Raises UserError where none of "train" has one."""
     if left_out:
         log.warning("%s: %d records left out, their clips have no mel", split, left_out)
     if split == "train" and not kept:
@@ -146,7 +167,6 @@ def load_split(
             f"no clip of {', '.join(config.dataset)} has a mel in"
             f" {config.preprocess.processed_dir}; to make them, run: {command('mels')}"
         )
-    return kept
 
 
 def read_report(folder: Path) -> dict:
@@ -162,7 +182,7 @@ def made_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     return {os.path.relpath(file, folder): file_hash(file) for file in files if file.is_file()}
 
 
-def _tell_of_changes(folder: Path) -> None:
+def tell_of_changes(folder: Path) -> None:
     """Warns of files that are others now than when the data set in `folder` was made of them."""
     before = read_report(folder).get(MADE_OF, {})
     now = made_of(folder, (folder / name for name in before))

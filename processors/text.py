@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from processors.cache import Rows, compute_rows, content_key
+from processors.json_lines import digest_of
 from utils.device import to_device
 
 if TYPE_CHECKING:
@@ -29,15 +30,14 @@ def padded_length(longest: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class TextCache:
-    """States of all captions: rows [D] float16, one per token; caption 0 is the empty prompt."""
+    """States of all captions: rows [D] float16, one per token."""
 
     rows: Rows
     first: np.ndarray  # [captions + 1]: tokens of caption c are first[c]..first[c + 1]
-    index: dict[str, int]
 
-    def batch(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, captions: Sequence[int] | np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """text_emb [B, L, D] float16 and text_mask [B, L] bool, zeros behind each caption."""
-        numbers = np.array([self.index[caption] for caption in captions])
+        numbers = np.asarray(captions)
         first, lengths = self.first[numbers], self.first[numbers + 1] - self.first[numbers]
         place = np.arange(padded_length(int(lengths.max())))
         mask = place < lengths[:, None]
@@ -53,13 +53,12 @@ def build_text_cache(
     fingerprint: str,
     accelerator: Accelerator,
 ) -> TextCache:
-    """Encodes every distinct caption and the empty prompt, or finds that it was done before."""
-    distinct = ["", *sorted(set(captions) - {""})]
-    here = folder / f"text-{content_key(fingerprint, text_encoder.max_tokens, distinct)}"
-    lengths = []
-    for i in range(0, len(distinct), CAPTIONS_PER_BLOCK):
-        _, mask = text_encoder.tokenize(distinct[i : i + CAPTIONS_PER_BLOCK])
-        lengths += mask.sum(1).tolist()
+    """Encodes these captions, no two alike, or finds that it was done before."""
+    key = content_key(fingerprint, text_encoder.max_tokens, digest_of(captions))
+    here = folder / f"text-{key}"
+
+    def count(chosen: Sequence[str]) -> np.ndarray:
+        return text_encoder.tokenize(chosen)[1].sum(1).numpy()
 
     @torch.inference_mode()
     def encode(chosen: Sequence[str]) -> np.ndarray:
@@ -69,8 +68,12 @@ def build_text_cache(
             rows.append(states[mask].half().cpu().numpy())
         return np.concatenate(rows)
 
-    rows = compute_rows(
-        here, distinct, CAPTIONS_PER_BLOCK, encode, accelerator, "encoding captions"
+    tokens, rows = (
+        compute_rows(place, captions, CAPTIONS_PER_BLOCK, of, accelerator, title)
+        for place, of, title in (
+            (here / "tokens", count, "counting tokens"),
+            (here, encode, "encoding captions"),
+        )
     )
-    first = np.cumsum([0, *lengths])
-    return TextCache(rows, first, {text: n for n, text in enumerate(distinct)})
+    first = np.cumsum(np.concatenate([np.zeros(1, np.int64), *tokens.blocks]))
+    return TextCache(rows, first)

@@ -39,11 +39,11 @@ def write_data(root: Path, config: Config, clips: int) -> list[str]:
     return [f"dataset={DATASET}", f"preprocess.processed_dir={root}", f"log_dir={root / 'runs'}"]
 
 
-def write_t5(folder: Path) -> list[str]:
-    """An encoder of T5-base's shape with random weights; the override that uses it."""
+def write_t5(folder: Path, sizes: dict[str, int] | None = None) -> list[str]:
+    """An encoder of T5-base's shape, or of these sizes, random; the override that uses it."""
     from transformers import T5Config, T5EncoderModel
 
-    T5EncoderModel(T5Config(**T5_BASE)).save_pretrained(folder)
+    T5EncoderModel(T5Config(**(sizes or T5_BASE))).save_pretrained(folder)
     train_tokenizer([" ".join(WORDS)], 1000).save_pretrained(folder)
     return [f"model.text_encoder.pretrained={folder}"]
 

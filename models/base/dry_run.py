@@ -32,18 +32,21 @@ class DryRun:
 
     def __init__(self, config: Config, make_task: TaskMaker) -> None:
         train = config.train
-        self.config = dataclasses.replace(
-            config, train=dataclasses.replace(train, valid_clips=train.batch_size)
-        )
         self.accelerator = make_accelerator(config)
+        # Caches, of the few clips that are needed, in a folder that ends with this process.
+        self._folder = tempfile.TemporaryDirectory(prefix="arion-dry-run-")
+        cache = Path(broadcast_object_list([self._folder.name])[0])
+        self.config = dataclasses.replace(
+            config,
+            train=dataclasses.replace(train, valid_clips=train.batch_size),
+            preprocess=dataclasses.replace(config.preprocess, cache_dir=str(cache)),
+        )
         check_mels(config)
         set_seed(train.random_seed)
         self.task = make_task(self.config, self.accelerator, None)
-        # A cache of the few clips that are needed, in a folder that ends with this process.
         self.task.train_records = self.task.train_records[: STEPS * train.batch_size]
         self.task.valid_records = self.task.valid_records[: train.batch_size]
-        self._folder = tempfile.TemporaryDirectory(prefix="arion-dry-run-")
-        self.task.prepare_data(Path(broadcast_object_list([self._folder.name])[0]))
+        self.task.prepare_data(cache)
         self.step = self.task.joint_step
         self.last_step = self.step + STEPS
         self.metrics = Metrics(self.accelerator)

@@ -24,7 +24,8 @@ from models.base.task import Sample, Task
 from models.base.tensorboard import TensorBoard
 from models.base.watch import Watch
 from modules.optimizer import learning_rate
-from processors.cache import content_key
+from processors.json_lines import digest_of
+from processors.kept_records import cache_dir
 from processors.mel import check_mel_settings
 from processors.metadata import dataset_dir
 from utils.checkpoint import (
@@ -104,9 +105,7 @@ class Run:
             self.log.info("changed since: %s", change)
         for note in self.task.notes:
             self.log.info(note)
-        self.task.prepare_data(
-            Path(config.preprocess.cache_dir or Path(config.preprocess.processed_dir) / "cache")
-        )
+        self.task.prepare_data(cache_dir(config))
         self._start(exp_name)
 
     def _open_folder(self) -> None:
@@ -253,7 +252,7 @@ class Run:
     def _records(self) -> dict[str, str]:
         """The number of records of each split, with a hash of them."""
         splits = {"train": self.task.train_records, "valid": self.task.valid_records}
-        return {name: f"{len(all_of)} ({content_key(all_of)})" for name, all_of in splits.items()}
+        return {name: f"{len(all_of)} ({digest_of(all_of)})" for name, all_of in splits.items()}
 
     def _changed_records(self, checkpoint: Path) -> list[str]:
         """What differs from those that the run learnt from before, as "key: old -> new"."""

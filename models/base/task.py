@@ -4,7 +4,7 @@ A task is a class called with (config, accelerator, share, checkpoint); `checkpo
 to go on from, or None. Adding a model is such a class, a config, and a line in TASKS of
 bins/tta/train.py. Order of calls:
 
-    __init__                  networks, optimizers, records; nothing is written
+    __init__                  networks, optimizers, records; only caches are written
     prepare_data(cache)       once
     batches(step)             once; then, for every micro-batch of every step:
         losses(batch, ...)        the loop calls backward on each value before it takes the next
@@ -70,8 +70,8 @@ class Task(Protocol):
     optimizers: dict[str, Optimizer]
     wrapped: Sequence[nn.Module]
     ema: EMA | None
-    train_records: list[dict]
-    valid_records: list[dict]
+    train_records: Sequence[dict]
+    valid_records: Sequence[dict]
     joint_step: int
     shown: tuple[str, ...]
     summary: dict[str, str]

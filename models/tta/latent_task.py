@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
+
 from accelerate import Accelerator
 from torch import Tensor
 
 from config.schema import Config
 from models.base.task import Task
 from processors.lengths import padding_notes
-from processors.metadata import load_split
 from processors.stream import Share
 
 
@@ -25,8 +27,9 @@ class LatentTask(Task):
         self.notes: list[str] = padding_notes(config)
         self.made_from: dict[str, object] = {}
 
-    def load_records(self, split: str) -> list[dict]:
-        return load_split(self.config, split)
+    @abstractmethod
+    def load_records(self, split: str) -> Sequence[dict]:
+        """Those of `split` that the stage learns from."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

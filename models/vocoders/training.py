@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -25,8 +28,10 @@ from models.vocoders.saved import VocoderSettings, save_trained, take_weights
 from modules.ema import EMA
 from modules.optimizer import adamw, make_optimizer
 from processors.dataset import SILENCE, distinct_clips, mel_frames, read_batch, training_batches
+from processors.json_lines import Mapped
+from processors.kept_records import kept_records
 from processors.mel import MelExtractor, check_mel
-from processors.metadata import load_split, mel_path
+from processors.metadata import mel_path
 from processors.stream import ClipStream, Share
 from processors.wav_dataset import WavDataset, pcm_path, read_crop
 from utils.checkpoint import load_tensors, load_weights, read_json, save_tensors
@@ -50,8 +55,9 @@ class VocoderTraining:
         """`checkpoint` is the folder to go on from; None starts anew."""
         self.config, self.accelerator, self.share = config, accelerator, share
         self.mel, self.loss = config.preprocess.mel, config.model.loss
-        self.train_records = distinct_clips(load_split(config, "train"))
-        self.valid_records = distinct_clips(load_split(config, "valid"))
+        self.train_records, self.valid_records = (
+            kept_records(config, split, accelerator, distinct_clips) for split in ("train", "valid")
+        )
         self.settings = VocoderSettings.of(config)
         self.generator = self.settings.make()
         sizes = config.model.discriminators
@@ -119,16 +125,17 @@ class VocoderTraining:
         """Sees to it that every sound was kept, before the first step; needs no cache."""
         self.frames = self.config.preprocess.segment_frames
         self.stream = ClipStream(len(self.train_records), self.config.train.random_seed)
-        for record in (*self.train_records, *self.valid_records[: self.config.train.valid_clips]):
+        valid = self.valid_records[: self.config.train.valid_clips]
+        for record in itertools.chain(self.train_records, valid):
             path = pcm_path(self.config, record)
             if not path.is_file():
                 read_crop(path, 0, 0)  # which says how sounds are kept
 
     def batches(self, step: int) -> Iterator[dict]:
         """{"mel": [B, 1, n_mel, frames], "wav": [B, samples], "uid": names}, from `step` on."""
-        mels = [mel_path(self.config, record) for record in self.train_records]
-        wavs = [pcm_path(self.config, record) for record in self.train_records]
-        names = [record["Uid"] for record in self.train_records]
+        mels = Mapped(partial(mel_path, self.config), self.train_records)
+        wavs = Mapped(partial(pcm_path, self.config), self.train_records)
+        names = Mapped(itemgetter("Uid"), self.train_records)
         dataset = WavDataset(mels, wavs, names, self.frames, self.mel.hop_size, self.stream)
         return training_batches(dataset, self.share, step, self.config.train.num_workers)
 

@@ -47,8 +47,8 @@ def arguments(place: Path, name: str, t5: str = "t5") -> list[str]:
 
 
 def cache(place: Path) -> dict[str, tuple[int, int]]:
-    """Every file of the cache, with what changes when it is written again."""
-    files = (path for path in (place / "data/cache").rglob("*") if path.is_file())
+    """Every file of what networks made, with what changes when it is written again."""
+    files = (path for path in (place / "data/cache").glob("*/*") if path.is_file())
     return {f"{p.parent.name}/{p.name}": (p.stat().st_ino, p.stat().st_mtime_ns) for p in files}
 
 
@@ -69,7 +69,7 @@ def test_killed_in_a_save_it_ends_as_if_left_alone(place, operation, tmp_path):
     assert_same(place / "runs" / name, place / "runs/alone", STEPS)
 
 
-@pytest.mark.parametrize("operation", [2, 5])
+@pytest.mark.parametrize("operation", [2, 9])
 def test_killed_while_it_fills_the_cache(place, operation, tmp_path):
     shutil.rmtree(place / "data/cache")
     name, log = f"filling{operation}", tmp_path / "log"

@@ -1,5 +1,7 @@
+import contextlib
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from processors import cache
-from processors.cache import Rows, compute_rows, content_key
+from processors.cache import MOST_BLOCKS, Rows, compute_rows, content_key, rows_per_block
 from utils.device import fits
 from utils.errors import UserError
 
@@ -175,3 +177,31 @@ def test_a_key_changes_with_any_part():
     assert key == content_key("abc", 5, [["a", 1, 2], ["b", 3, 4]])
     others = [("abd", 5, []), ("abc", 6, []), ("abc", 5, [["a", 1, 2], ["b", 3, 5]]), ("abc5", [])]
     assert len({key, *(content_key(*other) for other in others)}) == 5
+
+
+def test_a_large_cache_has_few_blocks(tmp_path, monkeypatch):
+    """Each is an open file in every process, of which systems allow 1024."""
+    assert [rows_per_block(items, 64) for items in (1, 64 * 256, 64 * 256 + 1)] == [64, 64, 65]
+    assert -(-2_000_000 // rows_per_block(2_000_000, 64)) <= MOST_BLOCKS == 256
+    monkeypatch.setattr(cache, "MOST_BLOCKS", 3)
+    rows = compute_rows(tmp_path, range(10), 1, lambda n: np.array([*n])[:, None], ONE, "test")
+    assert [len(block) for block in rows.blocks] == [4, 4, 2]
+    assert everything(rows).ravel().tolist() == [*range(10)]
+
+
+@pytest.mark.parametrize("error", [None, UserError("no such file")])
+def test_the_first_process_goes_first_even_into_an_error(error):
+    barrier, order = threading.Barrier(2), []
+
+    def run(number: int) -> None:
+        accelerator = SimpleNamespace(
+            is_local_main_process=number == 0, wait_for_everyone=lambda: barrier.wait(10)
+        )
+        with contextlib.suppress(UserError), cache.main_first(accelerator):
+            time.sleep(0.05 * (1 - number))
+            order.append(number)
+            if error:
+                raise error
+
+    together(lambda: run(1), lambda: run(0))
+    assert order == [0, 1]

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from accelerate import Accelerator
 from config.model_schema import AutoencoderKLConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from processors import latent
-from processors.dataset import read_segment
+from processors.dataset import mel_frames, read_segment
 from processors.latent import build_latent_cache, window_starts
 
 SEGMENT = 8
@@ -29,7 +30,8 @@ def paths(tmp_path):
 
 
 def build(folder, paths, vae, fingerprint="vae 1"):
-    return build_latent_cache(folder, paths, SEGMENT, vae, fingerprint, Accelerator(cpu=True))
+    names, accelerator = [*map(str, paths)], Accelerator(cpu=True)
+    return build_latent_cache(folder, names, Path, SEGMENT, vae, fingerprint, accelerator)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +73,32 @@ def test_a_second_run_encodes_nothing_and_any_change_encodes_anew(
     build(folder, paths, vae, "vae 2")
     os.utime(paths[0], (1, 1))
     build(folder, paths, vae)
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.glob("latent-*"))) == 3
     monkeypatch.setattr(latent, "window_starts", lambda frames, segment: [0])  # another rule
     assert build(folder, paths, vae).first.tolist() == [0, 1, 2, 3]
-    assert len(list(folder.iterdir())) == 4
+    assert len(list(folder.glob("latent-*"))) == 4
+
+
+def test_a_start_asks_for_some_mels_and_for_their_folders(tmp_path, paths, vae, monkeypatch):
+    """Of three mels it asks for every second; any that comes, goes or is replaced is noticed."""
+    monkeypatch.setattr(latent, "ASKED", 2)
+    long_ago = dict.fromkeys([*paths, tmp_path], 1e9)
+
+    def measured() -> int:
+        """How many mels were measured."""
+        for path, then in long_ago.items():
+            os.utime(path, (then, then))
+        read = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(latent, "mel_frames", lambda path: read.append(path) or mel_frames(path))
+            build(tmp_path / "cache", paths, vae)
+        return len(read)
+
+    (tmp_path / "cache").mkdir()
+    assert (measured(), measured()) == (3, 0)
+    for changed in (paths[2], tmp_path):
+        long_ago[changed] += 1
+        assert (measured(), measured()) == (3, 0)
 
 
 def test_blocks_do_not_change_rows(tmp_path, paths, vae, monkeypatch):

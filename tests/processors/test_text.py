@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from accelerate import Accelerator
 from config.model_schema import SmallT5Config
 from models.tta.ldm.text_encoder import TextEncoder
 from processors import text
-from processors.text import build_text_cache, padded_length
+from processors.text import TextCache, build_text_cache, padded_length
 
 CAPTIONS = ["a dog barks", "rain falls on a roof and a bird sings", "a dog barks", "wind"]
 
@@ -17,9 +19,26 @@ def encoder():
     return TextEncoder.small(SmallT5Config(80, 16, 1, 2, 16), CAPTIONS, 12).eval()
 
 
+class Cache(NamedTuple):
+    """A cache of captions, asked by the captions themselves."""
+
+    captions: list[str]
+    texts: TextCache
+
+    @property
+    def rows(self):
+        return self.texts.rows
+
+    def batch(self, captions):
+        return self.texts.batch([self.captions.index(caption) for caption in captions])
+
+
 def build(folder, encoder, captions=CAPTIONS):
+    distinct = sorted({"", *captions})
     accelerator = Accelerator(cpu=True)
-    return build_text_cache(folder, captions, encoder, encoder.fingerprint(), accelerator)
+    return Cache(
+        distinct, build_text_cache(folder, distinct, encoder, encoder.fingerprint(), accelerator)
+    )
 
 
 def test_a_batch_is_what_the_encoder_says(tmp_path, encoder):
@@ -53,6 +72,7 @@ def test_the_dropped_caption_is_the_empty_prompt_of_sampling(tmp_path, encoder):
 def test_the_same_captions_are_encoded_once(tmp_path, encoder, monkeypatch):
     first = build(tmp_path, encoder)
     monkeypatch.setattr(encoder, "encode", None)
+    monkeypatch.setattr(encoder, "tokenize", None)
     again = build(tmp_path, encoder, CAPTIONS[::-1])
     assert np.array_equal(first.rows.blocks[0], again.rows.blocks[0])
     monkeypatch.undo()

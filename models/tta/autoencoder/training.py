@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +28,14 @@ from modules.discriminator import PatchDiscriminator
 from modules.optimizer import adamw, make_optimizer
 from processors.dataset import (
     MelDataset,
-    distinct_clips,
     mel_frames,
     read_batch,
     read_segment,
     training_batches,
 )
-from processors.edits import load_sounds
+from processors.edits import distinct_sounds, sounds_of
+from processors.json_lines import Mapped
+from processors.kept_records import kept_records
 from processors.mel import check_mel
 from processors.metadata import mel_path
 from processors.stream import ClipStream, Share
@@ -60,9 +63,6 @@ class AutoencoderTraining(LatentTask):
     ) -> None:
         """`checkpoint` is the folder to go on from; None starts anew."""
         super().__init__(config, accelerator, share)
-        # Several captions of a clip, and several edits of a sound, are one clip here.
-        self.train_records = distinct_clips(self.train_records)
-        self.valid_records = distinct_clips(self.valid_records)
         self.vae = AutoencoderKL(config.model.autoencoderkl)
         self.starts_anew = checkpoint is None and config.train.init_from is None
         loss = config.model.loss
@@ -81,8 +81,9 @@ class AutoencoderTraining(LatentTask):
         self.joint_step = loss.disc_start if loss.disc_factor else 0
         self._to_device()
 
-    def load_records(self, split: str) -> list[dict]:
-        return load_sounds(self.config, split)
+    def load_records(self, split: str) -> Sequence[dict]:
+        """Several captions of a clip, and several edits of a sound, are one clip here."""
+        return kept_records(self.config, split, self.accelerator, distinct_sounds, sounds_of)
 
     def _to_device(self) -> None:
         """Moves the networks there; makes optimizers, and wraps for several processes."""
@@ -143,8 +144,8 @@ class AutoencoderTraining(LatentTask):
 
     def batches(self, step: int) -> Iterator[dict]:
         """Micro-batches from `step` on: {"mel": [B, 1, n_mel, frames], "uid": names}."""
-        paths = [mel_path(self.config, clip) for clip in self.train_records]
-        names = [clip["Uid"] for clip in self.train_records]
+        paths = Mapped(partial(mel_path, self.config), self.train_records)
+        names = Mapped(itemgetter("Uid"), self.train_records)
         dataset = MelDataset(paths, names, self.frames, self.stream)
         return training_batches(dataset, self.share, step, self.config.train.num_workers)
 

@@ -7,9 +7,8 @@ the text is an instruction. Captioned sounds stay in the mix, with zeros for the
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
-from operator import itemgetter
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,12 @@ from models.tta.ldm.source import SourceMel
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.training import AudioLDMTraining
 from processors.dataset import read_batch
-from processors.edits import TASKS, load_edits
+from processors.edits import TASKS, edit_examples, examples_in_turns, sounds_of
+from processors.examples import NO_SOURCE
+from processors.kept_records import kept_records
 from processors.metadata import mel_path
 from utils.checkpoint import load_tensors, load_weights, read_json
+from utils.commands import command
 from utils.device import memory_format, to_device
 from utils.errors import UserError
 from utils.run_folder import WEIGHTS, find_weights, weights_folder
@@ -39,19 +41,20 @@ class AUDITTraining(AudioLDMTraining):
 
     weights_file = WEIGHTS["AUDIT"]
 
-    def load_records(self, split: str) -> list[dict]:
-        """Edits and captioned sounds, see `load_edits`.
+    def load_records(self, split: str) -> Sequence[dict]:
+        """Edits and captioned sounds, see `edit_examples`.
 
-        In "valid", tasks take turns, so that those of `train.valid_clips` are of every task.
+        In "valid", tasks take turns, so that those of `train.valid_clips` are of every task. Raises
+        UserError where "train" has no edit.
         """
-        records = load_edits(self.config, split)
-        if split == "train":
-            return records
-        turns = Counter()
-        for record in records:
-            turns[record["Task"]] += 1
-            record["Turn"] = turns[record["Task"]]
-        return sorted(records, key=itemgetter("Turn"))
+        form = examples_in_turns if split == "valid" else edit_examples
+        records = kept_records(self.config, split, self.accelerator, form, sounds_of)
+        if split == "train" and all(record["Source"] is None for record in records):
+            raise UserError(
+                f"{', '.join(self.config.dataset)}: no edits in train.json; to make some, run:"
+                f" {command('Edits')}, and name their data set (dataset=...)"
+            )
+        return records
 
     # ------------------------------------------------------------ what it starts from
 
@@ -111,18 +114,16 @@ class AUDITTraining(AudioLDMTraining):
         Raises UserError where an edit's two sounds are not equally long.
         """
         super().prepare_data(cache)
-        windows, self._edited = np.diff(self.latents.first), []
-        for record, made in zip(self._records, self._clips, strict=True):
-            edited = record["Source"] and self.numbers[record["Dataset"], record["Source"]]
-            if edited is not None and windows[edited] != windows[made]:
-                raise UserError(
-                    f"{record['Dataset']}: {record['Source']} and {record['Uid']}, input and output"
-                    " of an edit, must be equally long"
-                )
-            self._edited.append(edited)
-
-    def _sources(self, records: list[dict]) -> list[dict]:
-        return [source_of(record) for record in records if record["Source"]]
+        windows = np.diff(self.latents.first)
+        made, source = self.examples.clip, self.examples.source
+        unequal = (source != NO_SOURCE) & (windows[source] != windows[made])
+        for number in np.flatnonzero(unequal)[:1].tolist():
+            place = number - len(self.train_records)
+            record = self.train_records[number] if place < 0 else self.valid_records[place]
+            raise UserError(
+                f"{record['Dataset']}: {record['Source']} and {record['Uid']}, input and output"
+                " of an edit, must be equally long"
+            )
 
     def _batch(self, numbers: Sequence[int], randoms: Sequence[np.random.Generator | None]) -> dict:
         """As stage 2's, with "source" [B, z, h, w], latents that are not scaled, of the windows to
@@ -133,11 +134,11 @@ class AUDITTraining(AudioLDMTraining):
         batch = super()._batch(numbers, randoms)
         first, rows, edits = self.latents.first, [], []
         for number, random, row in zip(numbers, randoms, batch["windows"], strict=True):
-            made, edited = self._clips[number], self._edited[number]
-            keep = edited is not None
+            made, edited = self.examples.clip[number], self.examples.source[number]
+            keep = bool(edited != NO_SOURCE)
             if random is not None and random.random() < self.config.model.source_dropout:
                 keep = False
-            rows.append(row if edited is None else row - first[made] + first[edited])
+            rows.append(row if edited == NO_SOURCE else row - first[made] + first[edited])
             edits.append(keep)
         source = self.latents.posteriors(rows)[:, 0]
         return {**batch, "source": source, "edits": torch.tensor(edits)}
@@ -178,10 +179,15 @@ class AUDITTraining(AudioLDMTraining):
         path = mel_path(self.config, record)
         return read_batch([path], self.config.preprocess.segment_frames)[:, 0]
 
+    @cached_property
+    def _tasks(self) -> list[str]:
+        """Those that train.json has edits of."""
+        known = {record["Task"] for record in self.train_records}
+        return [task for task in TASKS if task in known]
+
     def pipeline(self) -> Editor:
         """The editor with the weights as they are."""
-        known = {record["Task"] for record in self.train_records}
-        settings = EditorSettings.of(self.config, [task for task in TASKS if task in known])
+        settings = EditorSettings.of(self.config, self._tasks)
         return Editor(settings, self.unet, self.vae, self.text_encoder, self.accelerator.autocast)
 
 

@@ -25,6 +25,7 @@ from utils.errors import UserError
 
 SILENT = -50.0  # dB RMS, from here down
 CLIPPED = 1e-3  # share of samples at full scale, from here up
+FAVOURED = ("test", "valid", "train")  # splits, where none is named
 SHORT = 0.5  # of the references' median length
 
 
@@ -154,9 +155,9 @@ def read_references(
         else:
             raise UserError(f"--split {split}: {place} has no {CAPTIONS_FILE} that names any")
     else:
-        folder, records = _of_dataset(place, config)
+        folder, records = _of_dataset(place, config, split)
     splits = {name: found for name, found in (records.splits | records.theirs).items() if found}
-    split = split or next((name for name in ("test", "valid", "train") if name in splits), None)
+    split = split or next((name for name in FAVOURED if name in splits), None)
     if split not in splits:
         raise UserError(f"--split {split}: {place} has {', '.join(sorted(splits)) or 'no clips'}")
     captions: dict[str, list[str]] = defaultdict(list)
@@ -176,16 +177,22 @@ def read_references(
     return clips, split, [*left_out, *(skip.name for skip in records.skipped)]
 
 
-def _of_dataset(name: str, config: Config) -> tuple[SoundFolder, Records]:
-    """The sounds and the metadata of a data set that was prepared."""
+def _of_dataset(name: str, config: Config, split: str | None) -> tuple[SoundFolder, Records]:
+    """The sounds of a data set that was prepared, and the records of the split to take.
+
+    Where there is none, of all, so that they can be named.
+    """
     prepared = dataset_dir(config, name)
     paths = {split: split_path(config, name, split) for split in SPLITS}
-    found = {split: read_records(path, name) for split, path in paths.items() if path.is_file()}
-    if not found:
+    paths = {split: path for split, path in paths.items() if path.is_file()}
+    if not paths:
         raise UserError(
             f"--reference {name}: neither a folder nor a data set that was prepared in"
             f" {prepared.parent}{meant_by(prepared)}"
         )
+    wanted = [one for one in ([split] if split else FAVOURED) if one in paths]
+    read = ({one: records} for one in wanted if (records := read_records(paths[one], name)))
+    found = next(read, None) or {one: read_records(path, name) for one, path in paths.items()}
     folder = SoundFolder(Path(config.dataset_path.get(name, prepared)))
     return folder, Records({split: [] for split in SPLITS}, {}, theirs=found)
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from config.load import load_config
 from config.model_schema import AudioLDMModel, AutoencoderKLConfig, UNetConfig
 from config.schema import AudioLDMExperiment
@@ -35,14 +37,15 @@ NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "pred
 def embed_sounds(
     config: AudioLDMExperiment,
     clips: Sequence[dict],
-    windows: Sequence[tuple[int, int]],
+    windows: np.ndarray,
     cache: Path,
     accelerator: Accelerator,
 ) -> Rows:
     """CLAP's embedding of every window of every clip [windows, D], built or found in `cache`.
 
     Args:
-        windows: the clip and the first frame of each, as the cache of latents has them.
+        windows: int [windows, 2], the clip and the first frame of each, as the cache of latents
+            has them.
     """
     preprocess, name = config.preprocess, config.model.text_encoder.pretrained
     clap = CLAP(model_folder(name)).to(accelerator.device).eval()
@@ -50,23 +53,12 @@ def embed_sounds(
     paths, hop = [pcm_path(config, clip) for clip in clips], preprocess.hop_size
     crops = [
         (paths[clip], start * hop, min(preprocess.segment_frames, lengths[clip] - start) * hop)
-        for clip, start in windows
+        for clip, start in windows.tolist()
     ]
     fingerprint = weights_fingerprint(clap.net)
     return build_sound_cache(
         cache, crops, preprocess.sample_rate, CLAP_RATE, clap, fingerprint, accelerator
     )
-
-
-def check_captioned(records: Sequence[dict]) -> None:
-    """Raises UserError where there are clips without a caption, of which a T5 learns nothing."""
-    bare = [record["Uid"] for record in records if record["Caption"] is None]
-    if bare:
-        raise UserError(
-            f"{len(bare)} of {len(records)} records have no caption, such as {bare[0]!r}: caption"
-            " them (captions.csv: file,caption), or learn from the sounds alone"
-            " (egs/tta/audioldm/exp_config_clap.json, model.conditioner=clap)"
-        )
 
 
 def check_text_width(model: AudioLDMModel, width: int) -> None:

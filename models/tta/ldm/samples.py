@@ -33,7 +33,7 @@ def generated(
 
 
 def beside_clips(
-    config: Config, records: list[dict], pipeline: Pipeline, vocoder: Vocoder, seed: int
+    config: Config, records: Sequence[dict], pipeline: Pipeline, vocoder: Vocoder, seed: int
 ) -> list[Sample]:
     """Sounds of a few records' captions, each beside its clip as the vocoder plays it."""
     clips = distinct_clips(records)[:EVALUATED]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,6 @@ from models.tta.autoencoder.saved import load_vae
 from models.tta.convert.published import find_model
 from models.tta.latent_task import LatentTask
 from models.tta.ldm.conditions import (
-    check_captioned,
     check_latent,
     check_start,
     check_text_width,
@@ -30,7 +31,9 @@ from models.tta.ldm.unet import UNet
 from models.vocoders.load import load_vocoder
 from modules.ema import EMA
 from modules.optimizer import make_optimizer
-from processors.dataset import distinct_clips
+from processors.examples import EMPTY, find_examples
+from processors.json_lines import Mapped
+from processors.kept_records import captioned, kept_records
 from processors.latent import build_latent_cache
 from processors.mel import check_mel
 from processors.metadata import mel_path
@@ -41,7 +44,7 @@ from utils.device import compiles, memory_format, to_device
 from utils.run_folder import WEIGHTS, find_weights
 from utils.seeds import generator
 
-DROPPED = ""  # what a caption becomes with `caption_dropout`; a sound without caption has None
+LOOKED_AT = 10_000  # captions at most, for what the text encoder does not know
 TEXT_KEYS = ("token_ids", "text_emb", "text_mask")  # of a batch
 
 
@@ -55,19 +58,18 @@ class AudioLDMTraining(LatentTask):
         self, config: Config, accelerator: Accelerator, share: Share, checkpoint: Path | None
     ) -> None:
         """`checkpoint` is the folder to go on from; None starts anew."""
+        self.from_sounds = config.model.conditioner == "clap"
         super().__init__(config, accelerator, share)
         start = self._find_start(checkpoint)
         if start != checkpoint:
             self.notes.append(f"starts from the weights in {start}")
         self._take_vae(checkpoint, start)
-        self.from_sounds = config.model.conditioner == "clap"
-        if not self.from_sounds:
-            check_captioned(self.train_records + self.valid_records)
         self.text_encoder = self._make_text_encoder(checkpoint, start)
         learns = next(self.text_encoder.parameters()).requires_grad
         self.trains_text = learns and config.model.trains_text
         if not self.from_sounds:
-            captions = [record["Caption"] for record in self.train_records]
+            every = len(self.train_records) // LOOKED_AT + 1
+            captions = [record["Caption"] for record in self.train_records[::every]]
             prompts = config.inference.demo_prompts
             self.notes += self.text_encoder.check_captions(captions, prompts)
         self.unet = UNet(config.model.audioldm)
@@ -79,6 +81,10 @@ class AudioLDMTraining(LatentTask):
         self._to_device()
         if checkpoint:
             self._restore(checkpoint)
+
+    def load_records(self, split: str) -> Sequence[dict]:
+        form = list if self.from_sounds else captioned
+        return kept_records(self.config, split, self.accelerator, form)
 
     def _find_start(self, checkpoint: Path | None) -> Path | None:
         """The folder that the first weights come from: `checkpoint`; None: they are random."""
@@ -152,7 +158,7 @@ class AudioLDMTraining(LatentTask):
     def _make_text_encoder(self, checkpoint: Path | None, start: Path | None) -> TextEncoder:
         text = self.config.model.text_encoder
         if start is None and text.learns:
-            captions = [record["Caption"] for record in self.train_records]
+            captions = Mapped(itemgetter("Caption"), self.train_records)
             return TextEncoder.small(text.small, captions, text.max_tokens)
         # One that learns goes on from where the U-Net's weights come from.
         beside = start if checkpoint or text.learns else None
@@ -166,13 +172,12 @@ class AudioLDMTraining(LatentTask):
     def prepare_data(self, cache: Path) -> None:
         """Builds or finds the caches of latents and of captions, for both splits."""
         config, encoder = self.config, self.text_encoder
-        self._records = self.train_records + self.valid_records
-        clips = distinct_clips(self._records + self._sources(self._records))
-        self.numbers = {(clip["Dataset"], clip["Uid"]): n for n, clip in enumerate(clips)}
-        self._clips = [self.numbers[record["Dataset"], record["Uid"]] for record in self._records]
+        records = self.train_records, self.valid_records
+        self.examples = find_examples(cache, *records, self.accelerator)
         self.latents = build_latent_cache(
             cache,
-            [mel_path(config, clip) for clip in clips],
+            self.examples.clips,
+            partial(mel_path, config),
             config.preprocess.segment_frames,
             self.vae,
             self.saved_vae.fingerprint,
@@ -181,13 +186,13 @@ class AudioLDMTraining(LatentTask):
         self.stream = ClipStream(len(self.train_records), self.seed)
         self.texts = self.sounds = None
         if self.from_sounds:
-            self.sounds = embed_sounds(config, clips, self.latents.windows, cache, self.accelerator)
+            clips, windows = self.examples.clips, self.latents.windows
+            self.sounds = embed_sounds(config, clips, windows, cache, self.accelerator)
             with torch.no_grad():
                 self.empty_text = encoder.encode([""])[0][0].cpu()  # [1, D]
         elif not self.trains_text:
-            captions = [record["Caption"] for record in self._records]
             self.texts = build_text_cache(
-                cache, captions, encoder, encoder.fingerprint(), self.accelerator
+                cache, self.examples.captions, encoder, encoder.fingerprint(), self.accelerator
             )
 
     def batches(self, step: int) -> Iterator[dict]:
@@ -206,29 +211,24 @@ class AudioLDMTraining(LatentTask):
 
         None: the first window of the clip, with its caption. "windows" are rows of `latents`.
         """
-        dropout, windows, captions = self.config.model.caption_dropout, [], []
+        dropout, windows, said = self.config.model.caption_dropout, [], []
         for number, random in zip(numbers, randoms, strict=True):
-            windows.append(self.latents.window(self._clips[number], random))
-            keep = True
-            if random is not None:
-                keep = random.random() >= dropout
-            captions.append(self._records[number]["Caption"] if keep else DROPPED)
+            windows.append(self.latents.window(self.examples.clip[number], random))
+            said.append(random is None or random.random() >= dropout)
         batch = {"posterior": self.latents.posteriors(windows), "windows": windows}
         if self.sounds is not None:
             heard = self.sounds.take(np.asarray(windows, dtype=np.int64))[:, None].float()
-            dropped = torch.tensor([text == DROPPED for text in captions], device=heard.device)
-            text_emb = torch.where(dropped[:, None, None], self.empty_text.to(heard), heard)
+            kept = torch.tensor(said, device=heard.device)[:, None, None]
+            text_emb = heard.where(kept, self.empty_text.to(heard))
             mask = torch.ones(text_emb.shape[:2], dtype=torch.bool, device=heard.device)
             return {**batch, "text_emb": text_emb, "text_mask": mask}
+        captions = np.where(said, self.examples.caption[numbers], EMPTY)
         if self.texts:
             text_emb, mask = self.texts.batch(captions)
             return {**batch, "text_emb": text_emb, "text_mask": mask}
-        token_ids, mask = self.text_encoder.tokenize(captions)
+        texts = [self.examples.captions[number] for number in captions]
+        token_ids, mask = self.text_encoder.tokenize(texts)
         return {**batch, "token_ids": token_ids, "text_mask": mask}
-
-    def _sources(self, records: list[dict]) -> list[dict]:
-        """Sounds that are needed besides those to be made, as records."""
-        return []
 
     # ------------------------------------------------------------ learning
 

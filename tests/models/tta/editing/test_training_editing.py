@@ -18,8 +18,8 @@ from models.base.accelerator import make_accelerator
 from models.tta.editing.training import AUDITTraining
 from models.tta.editing.vocabulary import learn_words
 from models.tta.ldm.text_encoder import TextEncoder
-from processors.edits import load_edits
-from processors.metadata import mel_path
+from processors.edits import edit_examples, sounds_of
+from processors.metadata import load_split, mel_path
 from tests import tiny
 from tests.compare import scalars
 from utils.checkpoint import read_json
@@ -49,7 +49,7 @@ def task(edits, tmp_path_factory) -> AUDITTraining:
 
 def test_examples_are_edits_and_captioned_sounds(edits):
     config = config_of(edits)
-    records = load_edits(config, "train")
+    records = edit_examples(load_split(config, "train", sounds_of))
     drop = next(record for record in records if record["Task"] == "drop")
     assert (drop["Uid"], drop["Source"], drop["Caption"]) == ("1_out", "1_in", "drop a cat")
     (made,) = {record["Source"] for record in records if record["Task"] == "text_to_audio"}
@@ -84,7 +84,7 @@ def test_an_edit_that_is_not_as_it_must_be(edits, tmp_path, change, said):
     write_copy(edits, tmp_path, [{**records[0], **change}])
     config = tiny.load(edits / "stage4.json", {"preprocess": {"processed_dir": str(tmp_path)}})
     with pytest.raises(UserError, match=f"TinyEdits: edit '0': {said}"):
-        load_edits(dataclasses.replace(config, dataset=["TinyEdits"]), "train")
+        load_split(dataclasses.replace(config, dataset=["TinyEdits"]), "train", sounds_of)
 
 
 def write_copy(edits, folder, train: list[dict]) -> None:
@@ -92,10 +92,10 @@ def write_copy(edits, folder, train: list[dict]) -> None:
     (folder / "TinyEdits/train.json").write_text(json.dumps(train))
 
 
-def test_a_data_set_without_edits_is_refused(edits):
+def test_a_data_set_without_edits_is_refused(edits, tmp_path):
     config = dataclasses.replace(config_of(edits), dataset=["Tiny"])
     with pytest.raises(UserError, match=r"no edits in train.json; to make some, run: sh egs/tta/"):
-        load_edits(config, "train")
+        make(config, tmp_path / "cache")
 
 
 def test_input_and_output_must_be_equally_long(edits, tmp_path):
@@ -134,8 +134,8 @@ def test_the_source_is_the_same_window_of_the_input(task):
                 assert not source[place].any()
                 continue
             name = uid.replace("_out", "_in")
-            (clip,) = [n for (_, u), n in task.numbers.items() if u == name]
-            (made,) = [n for (_, u), n in task.numbers.items() if u == uid]
+            (clip,) = [n for n, sound in enumerate(task.examples.clips) if sound["Uid"] == name]
+            (made,) = [n for n, sound in enumerate(task.examples.clips) if sound["Uid"] == uid]
             window = batch["windows"][place] - task.latents.first[made]
             mean = task.latents.posteriors([task.latents.first[clip] + window])[0, 0].float()
             torch.testing.assert_close(source[place], mean / task.vae.latent_std)

@@ -193,6 +193,10 @@ def test_references_are_a_prepared_data_set_or_a_folder(folders):
     clips, split, missing = read_references("Sounds", config, None)
     assert ([clip.uid for clip in clips], split, missing) == (["r1", "r2"], "valid", ["gone"])
     assert (clips[0].path.name, clips[0].captions) == ("r1.wav", ("caption of r1",))
+    (prepared / "train.json").write_text("[1]")  # which is only read where it is asked for
+    assert read_references("Sounds", config, None)[0] == clips
+    with pytest.raises(UserError, match=r"train.json: record 1: must be an object"):
+        read_references("Sounds", config, "train")
     with pytest.raises(UserError, match="neither a folder nor a data set"):
         read_references("Other", config, None)
     with pytest.raises(UserError, match=r"has test$"):

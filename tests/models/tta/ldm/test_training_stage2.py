@@ -116,9 +116,10 @@ def test_validation_with_the_texts_of_other_clips(trained, config, tmp_path):
         torch.nn.init.normal_(weights, std=0.3)
     found, captions = task.validate(), [record["Caption"] for record in task.valid_records]
     half = len(captions) // 2
-    for record, text in zip(task.valid_records, captions[half:] + captions[:half], strict=True):
-        record["Caption"] = text
+    others = zip(task.valid_records, captions[half:] + captions[:half], strict=True)
+    task.valid_records = [{**record, "Caption": text} for record, text in others]
     assert len(set(captions)) > 1
+    task.prepare_data(tmp_path)
     changed = task.validate()
     assert found["loss_other_text"] == pytest.approx(changed["loss"], rel=1e-5)
     assert found["loss_other_text"] != pytest.approx(found["loss"], rel=1e-3)

@@ -1,6 +1,6 @@
 """mel -> wav without weights (Griffin & Lim 1984).
 
-Needs nothing else of this repository than `pieces.py`: an exported model carries both files.
+Needs `pieces.py` alone of this repository: an exported model carries both as one file.
 """
 
 from __future__ import annotations

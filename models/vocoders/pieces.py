@@ -1,9 +1,7 @@
 """Long sounds made of their mels piece by piece, in memory that the length does not decide.
 
-Needs nothing of this repository: an exported model carries this file.
+Needs nothing of this repository: the Griffin-Lim of an exported model carries these lines.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 

@@ -31,8 +31,7 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
     """Writes the folder, whole or not at all.
 
     vae/ unet/ scheduler/ text_encoder/ tokenizer/ vocoder/ model_index.json pipeline.py
-    griffin_lim.py pieces.py README.md; Griffin-Lim has no weights and so no vocoder/. `card` is the
-    README.
+    griffin_lim.py README.md; Griffin-Lim has no weights and so no vocoder/. `card` is the README.
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -86,9 +85,10 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
         source = source.replace("from models.vocoders.griffin_lim", "from .griffin_lim")
         (new / "pipeline.py").write_text(source, encoding="utf-8")
         source = Path(griffin_lim.__file__).read_text(encoding="utf-8")
-        source = source.replace("from models.vocoders.pieces", "from .pieces")
+        # As one file: of a local folder, diffusers copies what pipeline.py itself imports, no more.
+        imported = "from models.vocoders.pieces import WHOLE, by_pieces\n"
+        source = source.replace(imported, Path(pieces.__file__).read_text(encoding="utf-8"))
         (new / "griffin_lim.py").write_text(source, encoding="utf-8")
-        shutil.copyfile(pieces.__file__, new / "pieces.py")
         (new / "README.md").write_text(card, encoding="utf-8")
 
 

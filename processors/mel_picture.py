@@ -30,7 +30,8 @@ def mel_rgb(mel: np.ndarray) -> np.ndarray:
     place = (np.asarray(mel, dtype=np.float64)[::-1] - darkest) / (BRIGHTEST - darkest)
     place = np.clip(np.nan_to_num(place, nan=0, posinf=0, neginf=0), 0, 1)
     steps = np.linspace(0, 1, len(MAGMA))
-    return np.stack([np.interp(place, steps, MAGMA[:, i]) for i in range(3)], -1).astype(np.uint8)
+    colours = [np.interp(place, steps, MAGMA[:, i]).astype(np.uint8) for i in range(3)]
+    return np.stack(colours, axis=-1)
 
 
 def height_of(hz: float, mel: MelConfig) -> float:
@@ -67,8 +68,9 @@ def write_change_picture(path: str | Path, before: np.ndarray, after: np.ndarray
 
 
 def _write(path: str | Path, rgb: np.ndarray, zoom: int) -> None:
-    rgb = rgb.repeat(zoom, axis=0).repeat(zoom, axis=1)
-    Image.fromarray(rgb).save(path, format="PNG")
+    image = Image.fromarray(rgb)
+    size = (zoom * image.width, zoom * image.height)
+    image.resize(size, Image.Resampling.NEAREST).save(path, format="PNG")
 
 
 def write_difference_picture(path: str | Path, before: np.ndarray, after: np.ndarray) -> None:

@@ -231,7 +231,8 @@ def write_wav(path: str | Path, wav: np.ndarray, sample_rate: int) -> None:
 
 def wav_bytes(wav: np.ndarray, sample_rate: int) -> bytes:
     """The file that `write_wav` writes."""
-    samples = np.clip(np.rint(np.asarray(wav, dtype=np.float64) * 32767), -32768, 32767)
+    samples = np.multiply(wav, 32767, dtype=np.float64)
+    np.rint(samples, out=samples).clip(-32768, 32767, out=samples)
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setnchannels(1)

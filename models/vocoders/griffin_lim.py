@@ -1,19 +1,22 @@
 """mel -> wav without weights (Griffin & Lim 1984).
 
-Needs nothing of this repository: an exported model carries this file.
+Needs `pieces.py` alone of this repository: an exported model carries both as one file.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
-from torchaudio.functional import griffinlim, melscale_fbanks
+from torchaudio.functional import melscale_fbanks
+
+from models.vocoders.pieces import WHOLE, by_pieces
 
 MAGNITUDE_STEPS = 50  # halves the error on tones; more gain little
 # More steps, or momentum (Perraudin et al. 2013; torchaudio's default is 0.99), fit the mel closer,
 # but a tagger then knows fewer sounds; with momentum, rounding grows into another sound.
 PHASE_STEPS = 32
-MOMENTUM = 0.0
 FLOOR = 1e-5
 
 
@@ -54,28 +57,53 @@ class GriffinLim(nn.Module):
 
     def _wav(self, mel: torch.Tensor) -> torch.Tensor:
         """mel [n_mel, frames] -> wav [frames * hop_size]"""
-        hop, frames = self.hop_size, mel.shape[1]
+        hop, frames, n_fft = self.hop_size, mel.shape[1], self.n_fft
         # The STFT here is centred on t hop and ours on (t + 1/2) hop. More frames at both ends give
         # the edges their neighbours, and even one frame the length that its padding reflects.
-        extra = self.n_fft // (2 * hop) + 1
+        extra = n_fft // (2 * hop) + 1
         mel = nn.functional.pad(mel[None], (extra, extra), mode="replicate")[0]
-        magnitudes = self._magnitudes(mel)
-        with torch.random.fork_rng([mel.device] if mel.device.type == "cuda" else []):
-            torch.manual_seed(0)
-            wav = griffinlim(
-                magnitudes,
-                self.window,
-                self.n_fft,
-                hop,
-                self.win_size,
-                power=1.0,
-                n_iter=PHASE_STEPS,
-                momentum=MOMENTUM,
-                length=(mel.shape[1] - 1) * hop,
-                rand_init=True,  # from phases of 0, noise would flutter at the frames' rate
+
+        def wav_of(first: int, last: int) -> torch.Tensor:
+            part = slice(first, last + 2 * extra)
+            phases = self._random_phases(mel.device, min(mel.shape[1], WHOLE + 2 * extra), part)
+            wav = self._with_magnitudes(self._magnitudes(mel[:, part]), phases)
+            start = extra * hop - hop // 2
+            return wav[start : start + (last - first) * hop].clamp(-1.0, 1.0)
+
+        # Each step tells frames of their neighbours, whose windows overlap theirs.
+        return by_pieces(wav_of, frames, (PHASE_STEPS + 1) * math.ceil(n_fft / hop))
+
+    def _random_phases(self, device: torch.device, block: int, frames: slice) -> torch.Tensor:
+        """[bins, frames] complex of those frames, drawn anew for each `block` of them.
+
+        From phases of 0, noise would flutter at the frames' rate.
+        """
+        numbers = range(frames.start // block, math.ceil(frames.stop / block))
+        drawn = [
+            torch.rand(
+                (self.n_fft // 2 + 1, block),
+                dtype=torch.complex64,
+                device=device,
+                generator=torch.Generator(device).manual_seed(number),
             )
-        start = extra * hop - hop // 2
-        return wav[start : start + frames * hop].clamp(-1.0, 1.0)
+            for number in numbers
+        ]
+        begin = frames.start - numbers.start * block
+        return torch.cat(drawn, dim=1)[:, begin : begin + frames.stop - frames.start]
+
+    def _with_magnitudes(self, magnitudes: torch.Tensor, phases: torch.Tensor) -> torch.Tensor:
+        """A wav whose STFT comes near magnitudes [bins, frames], by Griffin & Lim's algorithm.
+
+        torchaudio's `griffinlim` without its momentum, step by step; phases cannot be given to it.
+        """
+        sizes = {"n_fft": self.n_fft, "hop_length": self.hop_size, "win_length": self.win_size}
+        settings = {**sizes, "window": self.window}
+        length = (magnitudes.shape[1] - 1) * self.hop_size
+        for _ in range(PHASE_STEPS):
+            wav = torch.istft(magnitudes * phases, **settings, length=length)
+            rebuilt = torch.stft(wav, **settings, return_complex=True)
+            phases = rebuilt / (rebuilt.abs() + 1e-16)
+        return torch.istft(magnitudes * phases, **settings, length=length)
 
     def _magnitudes(self, mel: torch.Tensor) -> torch.Tensor:
         """mel [n_mel, frames] -> magnitudes [bins, frames], the least squares that are >= 0.

@@ -18,6 +18,7 @@ from torch import nn
 from config.model_schema import HiFiGANConfig
 from config.schema import MEL_KEYS, MelConfig
 from config.typed_json import build
+from models.vocoders.pieces import by_pieces
 from processors.mel import SETTINGS_FILE, check_mel
 from utils.checkpoint import load_tensors, load_weights, read_json, write_json
 from utils.errors import UserError
@@ -40,9 +41,28 @@ class HiFiGAN(nn.Module):
     @torch.no_grad()
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         """mel [B, n_mel, frames] -> wav [B, frames * hop_size] float32 in [-1, 1]"""
-        wav = self.generator(mel.float().transpose(1, 2))
-        # Upsampling with kernels that are longer by an odd number gives some samples too many.
-        return wav[:, : mel.shape[2] * self.mel.hop_size]
+        frames = mel.float().transpose(1, 2)
+
+        def wav_of(first: int, last: int) -> torch.Tensor:
+            wav = self.generator(frames[:, first:last])
+            # Upsampling with kernels that are longer by an odd number gives some samples too many.
+            return wav[:, : (last - first) * self.mel.hop_size]
+
+        return by_pieces(wav_of, mel.shape[2], self.context)
+
+    @property
+    def context(self) -> int:
+        """Frames before and after its own that a sample depends on."""
+        config = self.generator.config
+        blocks = zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True)
+        # A dilated convolution is followed by one that is not, but in HifiGanV3.
+        reach = max(size // 2 * sum(d + 1 for d in dilations) for size, dilations in blocks)
+        frames, rate = 3.0, 1  # 3: the first convolution's
+        for up, size in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
+            frames += (size + up) / (2 * up) / rate
+            rate *= up
+            frames += reach / rate
+        return math.ceil(frames + 3 / rate)  # 3: the last convolution's
 
     def save(self, folder: Path) -> None:
         """Writes the first of the two formats."""

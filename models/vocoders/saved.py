@@ -16,6 +16,7 @@ from config.schema import MelConfig, VocoderExperiment
 from config.typed_json import typed
 from models.tta.pipeline_json import read_settings, write_settings
 from models.vocoders.hifigan import HiFiGAN, TrainableHiFiGAN, load_hifigan
+from models.vocoders.pieces import by_pieces
 from models.vocoders.vocos import Vocos
 from processors.mel import check_mel
 from utils.checkpoint import read_weights_into, save_tensors
@@ -69,7 +70,13 @@ class TrainedVocos(nn.Module):
     @torch.no_grad()
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         """mel [B, n_mel, frames] -> wav [B, frames * hop_size] float32 in [-1, 1]"""
-        return self.generator.sound(mel)
+        generator, hop = self.generator, self.settings.mel.hop_size
+        noise = generator.noise(mel.shape[2])
+
+        def wav_of(first: int, last: int) -> torch.Tensor:
+            return generator.sound(mel[:, :, first:last], noise[first * hop : last * hop])
+
+        return by_pieces(wav_of, mel.shape[2], generator.context)
 
     def save(self, folder: Path) -> None:
         """Writes what `load_trained` takes."""

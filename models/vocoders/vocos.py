@@ -80,15 +80,25 @@ class Vocos(nn.Module):
         wav = self.head(x, mel, noise.flatten(0, 1))
         return wav.view_as(noise)
 
-    def sound(self, mel: Tensor, seed: int = 0) -> Tensor:
+    def sound(self, mel: Tensor, noise: Tensor) -> Tensor:
         """mel [B, n_mel, frames] -> wav [B, frames * hop_size] float32 in [-1, 1]
 
-        `seed`: of the noise, which is the same for all in a batch.
+        `noise`: [frames * hop_size], the same for all in a batch.
         """
-        samples = mel.shape[2] * self.hop_size
-        noise = torch.randn(samples, generator=torch.Generator().manual_seed(seed))
         noise = noise.to(mel.device).expand(1, len(mel), -1)
         return self(mel.float(), noise)[0].clamp(-1.0, 1.0)
+
+    def noise(self, frames: int) -> Tensor:
+        """[frames * hop_size], always the same, so that a mel has one sound."""
+        return torch.randn(frames * self.hop_size, generator=torch.Generator().manual_seed(0))
+
+    @property
+    def context(self) -> int:
+        """Frames before and after its own that a sample depends on."""
+        # The spectra hear half of an n_fft on each side, and so does each inverse STFT.
+        samples = (1 + CORRECTIONS) * self.head.stft.n_fft
+        convolutions = (1 + len(self.convnext)) * (KERNEL_SIZE // 2)
+        return convolutions + 1 + math.ceil(samples / self.hop_size)  # 1: the envelope's neighbour
 
 
 class ConvNeXtBlock(nn.Module):

@@ -26,4 +26,5 @@ class ExportedVocos(ModelMixin, ConfigMixin):
         self.generator = Vocos(SimpleNamespace(**mel), dim, intermediate_dim, num_layers)
 
     def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
-        return self.generator.sound(log_mel.transpose(1, 2))
+        noise = self.generator.noise(log_mel.shape[1])
+        return self.generator.sound(log_mel.transpose(1, 2), noise)

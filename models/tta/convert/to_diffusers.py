@@ -15,7 +15,7 @@ from models.tta.convert.exported_vocos import ExportedVocos
 from models.tta.convert.shapes import unet_settings, vae_settings
 from models.tta.ldm.pipeline import Pipeline, PipelineSettings
 from models.tta.ldm.sampling import make_scheduler
-from models.vocoders import griffin_lim, hifigan_v3, vocos
+from models.vocoders import griffin_lim, hifigan_v3, pieces, vocos
 from models.vocoders.hifigan import HiFiGAN
 from models.vocoders.load import Vocoder
 from models.vocoders.saved import TrainedVocos
@@ -84,7 +84,11 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
         source = Path(exported_pipeline.__file__).read_text(encoding="utf-8")
         source = source.replace("from models.vocoders.griffin_lim", "from .griffin_lim")
         (new / "pipeline.py").write_text(source, encoding="utf-8")
-        shutil.copyfile(griffin_lim.__file__, new / "griffin_lim.py")
+        source = Path(griffin_lim.__file__).read_text(encoding="utf-8")
+        # As one file: of a local folder, diffusers copies what pipeline.py itself imports, no more.
+        imported = "from models.vocoders.pieces import WHOLE, by_pieces\n"
+        source = source.replace(imported, Path(pieces.__file__).read_text(encoding="utf-8"))
+        (new / "griffin_lim.py").write_text(source, encoding="utf-8")
         (new / "README.md").write_text(card, encoding="utf-8")
 
 

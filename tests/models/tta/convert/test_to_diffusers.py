@@ -194,7 +194,7 @@ def test_a_damaged_export_is_named(exported, tmp_path, name, change, message):
 
 def test_a_folder_of_an_export_is_whole_or_absent(exported, tmp_path, monkeypatch):
     ours, _ = exported
-    monkeypatch.setattr("shutil.copyfile", lambda *_: 1 / 0)
+    monkeypatch.setattr("models.tta.convert.to_diffusers.write_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export(*ours["plain"], "# card", tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.resnet import Norm, ResnetBlock, Upsample
+from modules.resnet import Upsample
 from utils.device import memory_format
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -22,13 +22,13 @@ def test_upsampling_is_to_the_nearest_neighbour(size):
 
 
 class UpBlock(nn.Module):
-    """What a network has around an upsampling."""
+    """What a network has around an upsampling, as little as shows the fault that it avoids."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.before = ResnetBlock(16, 16, Norm(4, 1e-6))
-        self.upsample = Upsample(16)
-        self.after = ResnetBlock(16, 8, Norm(4, 1e-6))
+        self.before = nn.Conv2d(8, 8, 3, padding=1)
+        self.upsample = Upsample(8)
+        self.after = nn.Sequential(nn.GroupNorm(4, 8), nn.SiLU(), nn.Conv2d(8, 8, 3, padding=1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.after(self.upsample(self.before(x), (2 * x.shape[2], 2 * x.shape[3] - 1)))
@@ -38,7 +38,7 @@ class UpBlock(nn.Module):
 def test_compiled_in_bf16_its_gradients_are_those_of_float32(device):
     torch.manual_seed(0)
     where = {"device": device, "memory_format": memory_format(torch.device(device))}
-    block, x = UpBlock().to(**where), torch.randn(2, 16, 6, 8).to(**where).requires_grad_()
+    block, x = UpBlock().to(**where), torch.randn(2, 8, 6, 8).to(**where).requires_grad_()
     weights = [x, *block.parameters()]
 
     def gradients(network, bf16: bool) -> tuple[torch.Tensor, ...]:

@@ -6,8 +6,6 @@ import os
 
 # Before torch is imported, here and in started processes.
 os.environ["OMP_NUM_THREADS"] = "1"
-# librosa's own loops, which are short here, stay Python: compiling them takes half a minute.
-os.environ["NUMBA_DISABLE_JIT"] = "1"
 # Killed processes leave semaphores behind, which is what is tested.
 os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
 

@@ -81,15 +81,23 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
         for name in ("vae", "unet", "vocoder"):
             if (new / name).is_dir():
                 write_json(new / name / SETTINGS_FILE, mel)
-        source = Path(exported_pipeline.__file__).read_text(encoding="utf-8")
-        source = source.replace("from models.vocoders.griffin_lim", "from .griffin_lim")
-        (new / "pipeline.py").write_text(source, encoding="utf-8")
-        source = Path(griffin_lim.__file__).read_text(encoding="utf-8")
-        # As one file: of a local folder, diffusers copies what pipeline.py itself imports, no more.
-        imported = "from models.vocoders.pieces import WHOLE, by_pieces\n"
-        source = source.replace(imported, Path(pieces.__file__).read_text(encoding="utf-8"))
-        (new / "griffin_lim.py").write_text(source, encoding="utf-8")
+        _write_code(new)
         (new / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_code(folder: Path) -> None:
+    """pipeline.py, and griffin_lim.py, which needs no other file.
+
+    Of a local folder, diffusers copies what pipeline.py itself imports, and no more.
+    """
+    pipeline, vocoder, by_pieces = (
+        Path(module.__file__).read_text(encoding="utf-8")
+        for module in (exported_pipeline, griffin_lim, pieces)
+    )
+    pipeline = pipeline.replace("from models.vocoders.griffin_lim", "from .griffin_lim")
+    vocoder = vocoder.replace("from models.vocoders.pieces import WHOLE, by_pieces\n", by_pieces)
+    (folder / "pipeline.py").write_text(pipeline, encoding="utf-8")
+    (folder / "griffin_lim.py").write_text(vocoder, encoding="utf-8")
 
 
 def _scheduler(settings: PipelineSettings) -> SchedulerMixin:

@@ -104,6 +104,7 @@ class LoRAConfig:
     rank: Count
     alpha: Positive
     target: Literal["attention", "all"]
+    text_encoder: bool = False  # whether it gets adapters, too
 
 
 @typed
@@ -235,6 +236,12 @@ class AudioLDMExperiment(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        lora = self.train.lora
+        if lora and lora.text_encoder and self.model.conditioner == "clap":
+            raise ValueError(
+                "train.lora.text_encoder true must be false where model.conditioner is 'clap': no"
+                " text is read in training then"
+            )
         (_, height, width), mel = self.model.latent, self.preprocess
         factor = mel.n_mel // height or 1
         fitting = [mel.n_mel // factor, mel.segment_frames // factor]

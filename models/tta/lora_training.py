@@ -11,6 +11,7 @@ from pathlib import Path
 from models.tta.editing.training import AUDITTraining
 from models.tta.ldm.lora import (
     MODEL_TYPE,
+    TEXT_ENCODER,
     AdapterSettings,
     adapt,
     adapter_tensors,
@@ -30,7 +31,7 @@ LEARNING = "learning.safetensors"
 
 
 class AudioLDMLoRATraining(AudioLDMTraining):
-    """Adapters of stage 2's U-Net: a models/base Task."""
+    """Adapters of stage 2's U-Net, and of its text encoder: a models/base Task."""
 
     def _find_start(self, checkpoint: Path | None) -> Path:
         """The base, of a run that goes on as well."""
@@ -62,13 +63,21 @@ class AudioLDMLoRATraining(AudioLDMTraining):
     def _make_text_encoder(self, checkpoint: Path | None, start: Path) -> TextEncoder:
         model = self.config.model
         kind, limit = text_encoder_class(model.audioldm), model.text_encoder.max_tokens
-        return kind.from_pretrained(str(start / "text_encoder"), limit).requires_grad_(False)
+        return kind.from_pretrained(str(start / "text_encoder"), limit)
+
+    def _text_learns(self) -> bool:
+        return self.config.train.lora.text_encoder
 
     def _load_unet(self, start: Path) -> None:
         super()._load_unet(start)
-        whole = sum(weight.numel() for weight in self.unet.parameters()) / 1e6
-        adapt(self.unet, self.config.train.lora)
-        sizes = [weight.numel() for weight in adapter_tensors(self.unet).values()]
+        self.adapted = {"": self.unet}  # by folders, as `write_adapter` takes them
+        if self.trains_text:
+            self.adapted[TEXT_ENCODER] = self.text_encoder.model
+        networks = self.adapted.values()
+        whole = sum(weight.numel() for net in networks for weight in net.parameters()) / 1e6
+        for network in networks:
+            adapt(network, self.config.train.lora)
+        sizes = [w.numel() for net in networks for w in adapter_tensors(net).values()]
         self.notes.append(
             f"adapters of {len(sizes) // 2} layers learn, {sum(sizes) / 1e6:.2f} M numbers beside"
             f" {whole:.1f} M that stay"
@@ -77,19 +86,25 @@ class AudioLDMLoRATraining(AudioLDMTraining):
     # ------------------------------------------------------------ files
 
     def _restore(self, checkpoint: Path) -> None:
-        read_into(self.unet, checkpoint / WEIGHTS[MODEL_TYPE])
+        self._read(checkpoint, WEIGHTS[MODEL_TYPE])
         if self.ema:
             self.ema.load(dict(self.objective.named_parameters()))
-        read_into(self.unet, checkpoint / LEARNING)
+        self._read(checkpoint, LEARNING)
+
+    def _read(self, checkpoint: Path, file: str) -> None:
+        for part, network in self.adapted.items():
+            read_into(network, checkpoint / part / file)
 
     def save_for_inference(self, folder: Path) -> None:
         """The adapters, in peft's format, and what they are for."""
         made_from = PipelineSettings.of(self.config).made_from
         settings = AdapterSettings(self.config.model_type, self.base, self.base_weights, made_from)
-        write_adapter(folder, self.unet, self.config.train.lora, settings)
+        write_adapter(folder, self.adapted, self.config.train.lora, settings)
 
     def save_training(self, folder: Path) -> None:
-        save_tensors(folder / LEARNING, adapter_tensors(self.unet))
+        for part, network in self.adapted.items():
+            (folder / part).mkdir(exist_ok=True)
+            save_tensors(folder / part / LEARNING, adapter_tensors(network))
 
 
 class AUDITLoRATraining(AudioLDMLoRATraining, AUDITTraining):

@@ -15,15 +15,24 @@ import torch
 from bins.tta import convert, edit, inference
 from bins.tta.train import make_task
 from models.base.accelerator import make_accelerator
+from models.tta.ldm.lora import Adapter
+from models.tta.ldm.pipeline import load_pipeline
 from tests import tiny, warm
 from tests.compare import assert_same
 from utils.checkpoint import file_hash, load_tensors, read_json, save_tensors
 from utils.cli import run_main
 
-LORA = {"rank": 2, "alpha": 4, "target": "all"}
+LORA = {"rank": 2, "alpha": 4, "target": "all", "text_encoder": True}
 USED = ("--lora", "RUNS/lora")
-OF_ALL = {"adapter_config.json", "adapter_model.safetensors", "config.json", "pipeline.json"}
+OF_ONE = {"adapter_config.json", "adapter_model.safetensors"}
+OF_ALL = {*OF_ONE, "config.json", "pipeline.json"}
 OF_A_CHECKPOINT = {"adam_unet.safetensors", "learning.safetensors", "state.json"}
+OF_TEXT = {"text_encoder", *(f"text_encoder/{file}" for file in OF_ONE)}
+OF_ITS_LEARNING = {"text_encoder/learning.safetensors"}
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
 def settings(base: Path, **changes) -> list[str]:
@@ -71,17 +80,20 @@ def sound(adapted, monkeypatch, tmp_path):
 def test_a_run_holds_the_adapters_alone_and_says_of_what(adapted):
     base = adapted.parent / "ldm/final"
     newest = adapted / "checkpoints/step-00000006"
-    for folder, files in ((adapted / "final", OF_ALL), (newest, OF_ALL | OF_A_CHECKPOINT)):
-        assert {path.name for path in folder.rglob("*")} == files
+    assert files(adapted / "final") == OF_ALL | OF_TEXT
+    assert files(newest) == OF_ALL | OF_TEXT | OF_A_CHECKPOINT | OF_ITS_LEARNING
     written = read_json(adapted / "final/pipeline.json")
     assert (written["adapts"], written["base"]) == ("AudioLDM", str(base))
     assert file_hash(base / "unet.safetensors").startswith(written["base_weights"])
     peft = read_json(adapted / "final/adapter_config.json")
     assert (peft["r"], peft["lora_alpha"], peft["base_model_name_or_path"]) == (2, 4, str(base))
-    tensors = load_tensors(adapted / "final/adapter_model.safetensors")
-    learnt = load_tensors(newest / "learning.safetensors")
-    assert all(tensor.any() for tensor in tensors.values())
-    assert any(not torch.equal(tensor, learnt[name]) for name, tensor in tensors.items())
+    tensors = {}
+    for part in ("", "text_encoder"):
+        found = load_tensors(adapted / "final" / part / "adapter_model.safetensors")
+        learnt = load_tensors(newest / part / "learning.safetensors")
+        assert all(tensor.any() for tensor in found.values())
+        assert any(not torch.equal(tensor, learnt[name]) for name, tensor in found.items())
+        tensors |= {part + name: tensor for name, tensor in found.items()}
     size = sum(tensor.numel() for tensor in tensors.values())
     log = (adapted / "log.txt").read_text()
     assert f"adapters of {len(tensors) // 2} layers learn, {size / 1e6:.2f} M numbers beside" in log
@@ -106,6 +118,16 @@ def test_it_begins_as_the_base_and_its_averages_merged_are_what_was_validated(
         task = make_task(config, make_accelerator(config), None)
         task.prepare_data(tmp_path / "cache")
         assert task.validate()["loss"] == pytest.approx(expected, rel=2e-4)
+    texts = [
+        load_pipeline(folder, "cpu", adapters=adapters).text_encoder.encode(["a dog"])[0]
+        for folder, adapters in (
+            (root / "runs/ldm/final", []),
+            (root / "runs/ldm/final", [Adapter.find(str(adapted))]),
+            (tmp_path / "merged", []),
+        )
+    ]
+    assert (texts[1] - texts[0]).abs().max() > 1e-3
+    torch.testing.assert_close(texts[1], texts[2])
 
 
 def test_it_goes_on_as_if_it_had_not_stopped(adapted):
@@ -195,11 +217,11 @@ def test_what_is_refused(adapted, sound, capsys, arguments, said):
 
 def test_adapters_of_an_editor(edits, monkeypatch, tmp_path):
     """With `audit`, which is not merged here, as with any model that was trained on it."""
-    changes = settings(edits / "runs/audit", target="attention")
+    changes = settings(edits / "runs/audit", target="attention", text_encoder=False)
     status, log = train(edits, "edit_lora", *changes, config="stage4.json")
     assert status == 0, log
     run = edits / "runs/edit_lora"
-    assert {path.name for path in (run / "final").rglob("*")} == OF_ALL
+    assert files(run / "final") == OF_ALL
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(1).normal(0, 0.1, 1600), 4000)
     sounds = []
     for lora in (f"{run}:0", run):
@@ -222,6 +244,6 @@ def test_a_dry_run_says_what_learns(adapted, tmp_path):
     root = adapted.parent.parent
     status, log = train(root, "dry", "--dry_run", *settings(root / "runs/ldm"))
     assert status == 0, log
-    tensors = load_tensors(adapted / "final/adapter_model.safetensors")
-    size = sum(tensor.numel() for tensor in tensors.values())
+    found = (adapted / "final").rglob("adapter_model.safetensors")
+    size = sum(tensor.numel() for path in found for tensor in load_tensors(path).values())
     assert f"parameters, unet      {size:,}" in log

@@ -123,6 +123,9 @@ def test_settings_that_do_not_go_together(tmp_path):
     (tmp_path / "started").mkdir()
     vae, ldm = (tiny.write_config(tmp_path / "started", n, init_from="there") for n in (1, 2))
     lora = 'lora={"rank": 2, "alpha": 1, "target": "all"}'
+    (tmp_path / "adapters").mkdir()
+    of_text = {"rank": 2, "alpha": 1, "target": "all", "text_encoder": True}
+    adapters = tiny.write_config(tmp_path / "adapters", 2, init_from="there", lora=of_text)
     for path, override, message in [
         (stage_1, "train.gradient_accumulation_steps=3", "3 must divide batch_size 4"),
         (stage_1, "model.caption_dropout=0.1", "a key of model_type AudioLDM, not of Autoencoder"),
@@ -142,6 +145,12 @@ def test_settings_that_do_not_go_together(tmp_path):
             ldm,
             f"train.{lora.replace('all', 'none')}",
             "target: 'none' must be 'attention' or 'all'",
+        ),
+        (
+            adapters,
+            'model={"conditioner": "clap", "text_encoder": {"pretrained": "clap"},'
+            ' "audioldm": {"context_dim": null, "class_embed_dim": 16}}',
+            "train.lora.text_encoder true must be false where model.conditioner is 'clap'",
         ),
         (stage_1, "model.autoencoderkl.ch=40", "ch: must be a multiple of 16, not 40"),
         (stage_1, "model.autoencoderkl.ch_mult=[]", "ch_mult: [] must have at least 1 item"),

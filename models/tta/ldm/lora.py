@@ -1,4 +1,4 @@
-"""LoRA: small changes of a frozen U-Net, trained and kept beside it, in peft's files.
+"""LoRA: small changes of a frozen model, trained and kept beside it, in peft's files.
 
 A weight W [out, in, ...] becomes W + (alpha / rank) B A, with A [rank, in, ...] and B [out, rank]
 (Hu et al. 2021, arXiv:2106.09685, section 4.1). Of a convolution, A is one with its kernel, B one
@@ -35,6 +35,9 @@ CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsam
 VECTORS = ("class_embedding", "time_emb_proj")  # of a text, and of it and the time
 BETWEEN = ("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 TARGETS = {"attention": ATTENTION, "all": (*ATTENTION, *BETWEEN, *VECTORS, *CONVOLUTIONS)}
+TEXT_ENCODER = "text_encoder"  # folder of a T5's adapters, beside those of the U-Net
+T5_ATTENTION, T5_BETWEEN = ("q", "k", "v", "o"), ("wi", "wi_0", "wi_1", "wo")
+T5_TARGETS = {"attention": T5_ATTENTION, "all": (*T5_ATTENTION, *T5_BETWEEN)}
 # What an adapter_config.json may say of how much is added; peft has other ways, too.
 PLAIN = {"peft_type": "LORA", "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
 
@@ -57,44 +60,54 @@ def hash_of(folder: Path, model_type: str) -> str:
 # ---------------------------------------------------------------- in training
 
 
-def adapt(unet: UNet, config: LoRAConfig) -> None:
-    """Puts new adapters (torch's global generator) into the network, which alone learn then."""
+def adapt(network: nn.Module, config: LoRAConfig) -> None:
+    """Puts new adapters (torch's global generator) into a U-Net or a T5; they alone learn then."""
     from peft import inject_adapter_in_model
 
-    inject_adapter_in_model(peft_config(config), unet)
+    inject_adapter_in_model(peft_config(network, config), network)
 
 
-def peft_config(config: LoRAConfig, base: str | None = None) -> LoraConfig:
+def peft_config(network: nn.Module, config: LoRAConfig, base: str | None = None) -> LoraConfig:
     """The same settings as peft has them."""
     from peft import LoraConfig
 
+    targets = TARGETS if isinstance(network, UNet) else T5_TARGETS
     return LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
-        target_modules=list(TARGETS[config.target]),
+        target_modules=list(targets[config.target]),
         base_model_name_or_path=base,
     )
 
 
-def adapter_tensors(unet: UNet) -> dict[str, nn.Parameter]:
+def adapter_tensors(network: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of the adapters in a network, by their names in peft's file."""
-    named = ((n, p) for n, p in unet.named_parameters() if ".lora_" in n)
+    named = ((n, p) for n, p in network.named_parameters() if ".lora_" in n)
     return {PREFIX + name.replace(".default.", "."): parameter for name, parameter in named}
 
 
-def write_adapter(folder: Path, unet: UNet, config: LoRAConfig, settings: AdapterSettings) -> None:
-    """Writes the adapters of a network as `Adapter` and peft read them."""
-    settings_of_peft = peft_config(config, settings.base).to_dict()
-    settings_of_peft["target_modules"] = sorted(settings_of_peft["target_modules"])
-    write_json(folder / CONFIG_FILE, settings_of_peft)
-    save_tensors(folder / WEIGHTS[MODEL_TYPE], adapter_tensors(unet))
+def write_adapter(
+    folder: Path, networks: dict[str, nn.Module], config: LoRAConfig, settings: AdapterSettings
+) -> None:
+    """Writes the adapters of a model as `Adapter` and peft read them.
+
+    `networks` are {"": U-Net} and, where it has adapters as well, {TEXT_ENCODER: T5}, by the
+    folders in `folder` that theirs are written into.
+    """
+    for part, network in networks.items():
+        (folder / part).mkdir(exist_ok=True)
+        base = str(Path(settings.base, part))
+        settings_of_peft = peft_config(network, config, base).to_dict()
+        settings_of_peft["target_modules"] = sorted(settings_of_peft["target_modules"])
+        write_json(folder / part / CONFIG_FILE, settings_of_peft)
+        save_tensors(folder / part / WEIGHTS[MODEL_TYPE], adapter_tensors(network))
     write_settings(folder, MODEL_TYPE, settings)
 
 
 @torch.no_grad()
-def read_into(unet: UNet, path: Path) -> None:
+def read_into(network: nn.Module, path: Path) -> None:
     """Loads a file of `adapter_tensors` into a network with adapters of the same shapes."""
-    tensors, parameters = load_tensors(path), adapter_tensors(unet)
+    tensors, parameters = load_tensors(path), adapter_tensors(network)
     if tensors.keys() != parameters.keys():
         raise UserError(f"{path}: adapters of other layers than train.lora names")
     for name, parameter in parameters.items():
@@ -138,13 +151,19 @@ class Adapter:
                 f" in {settings.base}; in {folder} are {found}. Name its own: --checkpoint_path"
             )
 
-    def factors(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def factors(self, part: str = "") -> Iterator[tuple[str, Tensor, Tensor]]:
         """For each layer its name, B [out, rank, ...] times all that scales it, and A [rank, ...].
+
+        Args:
+            part: "" for the U-Net's, or TEXT_ENCODER, of which there may be none.
 
         Raises:
             UserError: the files hold anything else than a LoRA as above.
         """
-        file, path = self.folder / CONFIG_FILE, self.folder / WEIGHTS[MODEL_TYPE]
+        folder = self.folder / part
+        if part and not folder.is_dir():
+            return
+        file, path = folder / CONFIG_FILE, folder / WEIGHTS[MODEL_TYPE]
         config = read_json(file)
         if unlike := [name for name, value in PLAIN.items() if config.get(name, value) != value]:
             name = unlike[0]
@@ -196,11 +215,14 @@ def base_of(adapters: Sequence[Adapter], named: str | None) -> str | None:
 
 
 @torch.no_grad()
-def merge(unet: UNet, adapters: Sequence[Adapter]) -> None:
-    """Adds what the adapters change to the weights of the network, one after the other."""
-    weights = dict(unet.named_parameters())
+def merge(network: nn.Module, adapters: Sequence[Adapter], part: str = "") -> None:
+    """Adds what the adapters change to the weights of the network, one after the other.
+
+    `part` says which it is of the model, as in `Adapter.factors`.
+    """
+    weights = dict(network.named_parameters())
     for adapter in adapters:
-        for layer, up, down in adapter.factors():
+        for layer, up, down in adapter.factors(part):
             weight, shape = weights.get(f"{layer}.weight"), [up.shape[0], *down.shape[1:]]
             if weight is None or list(weight.shape) != shape:
                 raise UserError(

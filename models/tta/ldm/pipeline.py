@@ -19,7 +19,7 @@ from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import load_vae, save_vae
 from models.tta.ldm.clap_text import ClapText
 from models.tta.ldm.known import Known, last_part, noised, sample_around
-from models.tta.ldm.lora import Adapter, merge
+from models.tta.ldm.lora import TEXT_ENCODER, Adapter, merge
 from models.tta.ldm.sampling import (
     Denoiser,
     OnStep,
@@ -254,4 +254,5 @@ def read_pipeline(
     weights = folder / kind.weights_file
     read_weights_into(unet, weights)
     merge(unet, adapters)
+    merge(text.model, adapters, TEXT_ENCODER)
     return kind(settings, unet, saved.vae, text)

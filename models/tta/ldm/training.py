@@ -65,8 +65,7 @@ class AudioLDMTraining(LatentTask):
             self.notes.append(f"starts from the weights in {start}")
         self._take_vae(checkpoint, start)
         self.text_encoder = self._make_text_encoder(checkpoint, start)
-        learns = next(self.text_encoder.parameters()).requires_grad
-        self.trains_text = learns and config.model.trains_text
+        self.trains_text = self._text_learns()
         if not self.from_sounds:
             every = len(self.train_records) // LOOKED_AT + 1
             captions = [record["Caption"] for record in self.train_records[::every]]
@@ -166,6 +165,10 @@ class AudioLDMTraining(LatentTask):
         kind = text_encoder_class(self.config.model.audioldm)
         encoder = kind.from_pretrained(source, text.max_tokens)
         return encoder.requires_grad_(text.learns)
+
+    def _text_learns(self) -> bool:
+        """Whether the text encoder learns with the U-Net."""
+        return self.config.model.trains_text
 
     # ------------------------------------------------------------ data
 

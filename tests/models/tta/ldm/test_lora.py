@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
+from transformers import T5Config, T5EncoderModel
 
 from config.schema import LoRAConfig
 from models.tta.ldm.lora import (
@@ -53,20 +55,26 @@ def predict(unet) -> Tensor:
         return unet(latent, torch.tensor([7, 900]), text, torch.ones(2, 5))
 
 
-def write(folder: Path, shape, config: LoRAConfig, seed: int = 2) -> UNet:
-    """A network whose adapters have random weights; they are written into `folder`, and beside it
-    its own as base."""
-    base = folder / "base"
-    base.mkdir(parents=True)
+def network_with(shape, config: LoRAConfig, seed: int = 2) -> UNet:
+    """The same with adapters of random weights."""
     unet = network(shape)
-    save_tensors(base / "unet.safetensors", unet.state_dict())
     torch.manual_seed(seed)
     adapt(unet, config)
     with torch.no_grad():
         for tensor in adapter_tensors(unet).values():
             tensor.normal_(0, 0.1)
+    return unet
+
+
+def write(folder: Path, shape, config: LoRAConfig, seed: int = 2) -> UNet:
+    """A network whose adapters have random weights; they are written into `folder`, and beside it
+    its own as base."""
+    base = folder / "base"
+    base.mkdir(parents=True)
+    save_tensors(base / "unet.safetensors", network(shape).state_dict())
+    unet = network_with(shape, config, seed)
     settings = AdapterSettings("AudioLDM", str(base), hash_of(base, "AudioLDM"), {})
-    write_adapter(folder, unet, config, settings)
+    write_adapter(folder, {"": unet}, config, settings)
     return unet
 
 
@@ -121,6 +129,44 @@ def test_peft_reads_the_files_as_we_do(shape, adapted):
     assert whole.keys() == merged.state_dict().keys()
     for name, weight in merged.state_dict().items():
         torch.testing.assert_close(whole[name], weight)
+
+
+@pytest.mark.parametrize(
+    ("target", "layers"),
+    [("attention", {*"qkvo"}), ("all", {*"qkvo", "wi_0", "wi_1", "wo"})],
+)
+def test_those_of_a_t5_are_read_by_peft_as_by_us(shape, tmp_path, target, layers):
+    size = {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+    config = T5Config(**size, feed_forward_proj="gated-gelu", dropout_rate=0.0)
+    torch.manual_seed(0)
+    base = randomise(T5EncoderModel(config).eval())
+    tokens = torch.tensor([[3, 7, 1], [5, 2, 9]])
+    lora = LoRAConfig(3, 6.0, target, text_encoder=True)
+    network = deepcopy(base)
+    adapt(network, lora)
+    named = adapter_tensors(network)
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in named} == layers
+    assert {n for n, p in network.named_parameters() if p.requires_grad} == {
+        name.removeprefix("base_model.model.").replace(".weight", ".default.weight")
+        for name in named
+    }
+    with torch.no_grad():
+        before = base(tokens).last_hidden_state
+        torch.testing.assert_close(network(tokens).last_hidden_state, before)
+        for tensor in named.values():
+            tensor.normal_(0, 0.1)
+        adapted = network(tokens).last_hidden_state
+        assert (adapted - before).abs().max() > 0.1
+        folder = tmp_path / "lora"
+        folder.mkdir()
+        settings = AdapterSettings("AudioLDM", "base", "", {})
+        networks = {"": network_with(shape, lora), "text_encoder": network}
+        write_adapter(folder, networks, lora, settings)
+        of_peft = PeftModel.from_pretrained(deepcopy(base), folder / "text_encoder").eval()
+        torch.testing.assert_close(of_peft(tokens).last_hidden_state, adapted)
+        merged = deepcopy(base)
+        merge(merged, [Adapter(folder, 1.0, settings)], "text_encoder")
+        torch.testing.assert_close(merged(tokens).last_hidden_state, adapted, rtol=1e-4, atol=1e-5)
 
 
 def test_several_add_up_by_their_weights(shape, adapted, tmp_path):

@@ -128,6 +128,7 @@ class UNetConfig:
     patch_size: Count = 1
     span_embedding: bool = False
     pooled_text: bool = False
+    input_skip: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_heads", "transformer_depth"):
@@ -267,6 +268,10 @@ class AudioLDMModel:
                 f"flow_map, audioldm.span_embedding {str(unet.span_embedding).lower()} and"
                 f" noise_scheduler.prediction_type {self.noise_scheduler.prediction_type} do not"
                 " fit: a flow map has all three, with true and flow_prediction"
+            )
+        if unet.input_skip and self.LATENTS_IN == 1:
+            raise ValueError(
+                "audioldm.input_skip true is for model_type AUDIT: no other sound is read here"
             )
         if self.snr_gamma and flows:
             raise ValueError(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from config.schedule_schema import NoiseSchedulerConfig
-from models.tta.ldm.diffusion import NoiseSchedule
+from models.tta.ldm.noise_schedule import NoiseSchedule
 
 MEAN, STD = 0.8, 0.5
 CPU = torch.device("cpu")

@@ -292,6 +292,10 @@ class Stage2:
         """What the network reads."""
         return x_t
 
+    def spread(self, std: Tensor) -> Tensor:
+        """The deviation with which latents are drawn; std [B, z, h, w] is the posteriors'."""
+        return std
+
     def step(self, step: int) -> None:
         mel, captions, seen = self.batch(step)
         with torch.no_grad():
@@ -299,8 +303,7 @@ class Stage2:
             # The cache keeps mean and deviation in half precision.
             mean, std = mean.half().float(), (logvar / 2).exp().half().float()
         random = generator(self.train["random_seed"], "diffusion", step)
-        # Timesteps at equal distances from a random start (Kingma et al. 2021, arXiv:2107.00630,
-        # app. I.1).
+        # Timesteps at equal distances from a random start (Kingma et al. 2021, app. I.1).
         count, steps = len(mel), len(self.alpha_bar)
         places = (torch.rand(1, generator=random) + torch.arange(count) / count) % 1
         kind = self.model["noise_scheduler"]["prediction_type"]
@@ -313,7 +316,7 @@ class Stage2:
         spread = torch.randn(mean.shape, generator=random)
         noise = torch.randn(mean.shape, generator=random)
         # The posterior is sampled anew at each step and scaled to unit deviation.
-        x_0 = (mean + std * spread) / self.vae.latent_std
+        x_0 = (mean + self.spread(std) * spread) / self.vae.latent_std
         if flow:  # Lipman et al. 2023, arXiv:2210.02747, eq. 22 and 23, time turned round
             part = (t / steps).view(-1, 1, 1, 1)
             x_t, target = x_0 + part * (noise - x_0), noise - x_0

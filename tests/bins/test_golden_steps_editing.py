@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel
 
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
+from models.tta.ldm.noise_schedule import NoiseSchedule
 from models.tta.ldm.unet import UNet
 from processors.stream import ClipStream
 from tests import golden, tiny, warm
@@ -65,11 +66,16 @@ class Editing(Stage2):
         zeros = torch.zeros(1, *self.model["latent"])
         with torch.no_grad():
             means = [zeros if s is None else moments(self.vae, s)[0] for s in sources]
+        self.edits = [source is not None for source in sources]
         self.source = torch.cat(means).half().float() / self.vae.latent_std
         return torch.from_numpy(np.stack(made)[:, None]), texts, seen
 
     def inputs(self, x_t: Tensor) -> Tensor:
         return torch.cat([x_t, self.source], dim=1)
+
+    def spread(self, std: Tensor) -> Tensor:
+        """What an edit is to make is the posterior's mean."""
+        return std * torch.tensor([not edit for edit in self.edits])[:, None, None, None]
 
 
 def data_of(config: dict) -> tuple[dict[tuple, np.ndarray], list[tuple]]:
@@ -93,12 +99,13 @@ def reference(root: Path, run: Path) -> Editing:
     mels, records = data_of(config)
     vae = AutoencoderKL(tiny.load(root / "stage1.json").model.autoencoderkl)
     vae.load_state_dict(load_file(start / "vae/vae.safetensors"))
-    unet = UNet(tiny.load(root / "stage4.json").model.audioldm)
+    model = tiny.load(root / "stage4.json").model
+    unet = UNet(model.audioldm, NoiseSchedule(model.noise_scheduler))
     weights = load_file(start / "unet.safetensors")
     z = config["model"]["latent"][0]
     old, new = weights["conv_in.weight"], unet.conv_in.weight.detach()
     weights["conv_in.weight"] = torch.cat([old, torch.zeros_like(new[:, z:])], dim=1)
-    unet.load_state_dict(weights)
+    unet.load_state_dict({**unet.state_dict(), **weights})  # with a new way past the network
     settings = config["model"]["text_encoder"]
     text = Text(
         T5EncoderModel.from_pretrained(start / "text_encoder"),

@@ -77,7 +77,8 @@ def test_there_are_shipped_configs_for_both_stages_of_each_latent():
 def test_an_editor_fits_the_model_that_it_starts_from(editor, base):
     editor, base = (load_config(tiny.ROOT / "egs/tta" / name) for name in (editor, base))
     assert editor.model.audioldm.in_channels == 2 * base.model.audioldm.in_channels
-    unet = dataclasses.replace(editor.model.audioldm, in_channels=base.model.latent[0])
+    own = {"in_channels": base.model.latent[0], "input_skip": False}
+    unet = dataclasses.replace(editor.model.audioldm, **own)
     assert unet == base.model.audioldm
     for name in ("latent", "noise_scheduler", "text_encoder"):
         assert getattr(editor.model, name) == getattr(base.model, name)
@@ -173,6 +174,11 @@ def test_settings_that_do_not_go_together(tmp_path):
         (stage_2, "model.audioldm.out_channels=8", "must be 2 and 2: 1 latent(s) in"),
         (stage_2, "model.audioldm.in_channels=4", "audioldm.in_channels 4 and audioldm.out_chan"),
         (stage_2, "model.source_dropout=0.1", "source_dropout: a key of model_type AUDIT, not of"),
+        (
+            stage_2,
+            "model.audioldm.input_skip=true",
+            "input_skip true is for model_type AUDIT",
+        ),
         (stage_4, "model.audioldm.in_channels=2", "must be 4 and 2: 2 latent(s) in and one out"),
         (stage_4, "model.source_dropout=1.5", "model.source_dropout: 1.5 must be <= 1"),
         (stage_4, "inference.source_guidance=-1", "source_guidance: -1 must be >= 0"),

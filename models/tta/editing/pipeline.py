@@ -127,12 +127,14 @@ def guided_by_both(
     return denoise
 
 
-def with_source_channels(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A text-to-audio U-Net's weights with as many channels again to read, which begin at zero.
+def with_source_channels(weights: dict[str, Tensor], editor: UNet) -> dict[str, Tensor]:
+    """A text-to-audio U-Net's weights with as many channels again to read, which begin at zero,
+    and with the new `editor`'s way past the network, where it has one.
 
     Whatever the sound to edit is, the network then begins with what it knows of the text (Brooks
     et al. 2023, section 3.2).
     """
-    first = weights["conv_in.weight"]
+    first, new = weights["conv_in.weight"], editor.state_dict()
     more = first.new_zeros(first.shape)
-    return {**weights, "conv_in.weight": torch.cat([first, more], dim=1)}
+    skip = {name: new[name] for name in new if name.startswith("input_skip.")}
+    return {**weights, **skip, "conv_in.weight": torch.cat([first, more], dim=1)}

@@ -66,8 +66,9 @@ class AUDITTraining(AudioLDMTraining):
         edits = path is not None and weights_folder(Path(path), "AUDIT") is not None
         start = find_weights(path, config.log_dir, "AUDIT" if edits else "AudioLDM")
         found = (EditorSettings if edits else PipelineSettings).read(start)
-        # Channels of a source are added, where there are none.
-        unet = dataclasses.replace(found.unet, in_channels=config.model.audioldm.in_channels)
+        # Where there is no source yet, its channels are added, and what belongs to them.
+        own = {name: getattr(config.model.audioldm, name) for name in ("in_channels", "input_skip")}
+        unet = dataclasses.replace(found.unet, **(own if not edits else {}))
         check_start(config, dataclasses.replace(found, unet=unet), start)
         if found.noise_scheduler != config.model.noise_scheduler:
             raise UserError(
@@ -103,7 +104,7 @@ class AUDITTraining(AudioLDMTraining):
             super()._load_unet(start)
             return
         path = start / WEIGHTS["AudioLDM"]
-        weights = with_source_channels(load_tensors(path))
+        weights = with_source_channels(load_tensors(path), self.unet)
         load_weights(self.unet, weights, path)
 
     # ------------------------------------------------------------ data
@@ -129,7 +130,8 @@ class AUDITTraining(AudioLDMTraining):
         """As stage 2's, with "source" [B, z, h, w], latents that are not scaled, of the windows to
         edit, and "edits" [B], False where the network gets to see none.
 
-        It is the posterior's mean, as in InstructPix2Pix.
+        It is the posterior's mean, as in InstructPix2Pix. So is the output of an edit: what stays
+        as it was is then the same in both, which a draw would hide.
         """
         batch = super()._batch(numbers, randoms)
         first, rows, edits = self.latents.first, [], []
@@ -140,8 +142,10 @@ class AUDITTraining(AudioLDMTraining):
                 keep = False
             rows.append(row if edited == NO_SOURCE else row - first[made] + first[edited])
             edits.append(keep)
-        source = self.latents.posteriors(rows)[:, 0]
-        return {**batch, "source": source, "edits": torch.tensor(edits)}
+        source, edits = self.latents.posteriors(rows)[:, 0], torch.tensor(edits)
+        drawn = batch["posterior"].clone()
+        drawn[edits.to(drawn.device), 1] = 0
+        return {**batch, "posterior": drawn, "source": source, "edits": edits}
 
     def _source(self, batch: dict) -> Tensor:
         device = self.accelerator.device

@@ -13,7 +13,6 @@ from torch import Tensor
 from config.schema import Config
 from models.base.task import Loss
 from models.tta.ldm.conditions import check_no_flow_map, check_start
-from models.tta.ldm.diffusion import NoiseSchedule
 from models.tta.ldm.flow_map import LENGTHS, FlowMapObjective, Teacher, beside
 from models.tta.ldm.pipeline import Pipeline, text_encoder_class
 from models.tta.ldm.text_encoder import TextEncoder, weights_fingerprint
@@ -94,7 +93,8 @@ class Distillation(AudioLDMTraining):
         Raises UserError where the teacher is not the one that the checkpoint had.
         """
         folder = self._find_teacher()
-        unet = UNet(dataclasses.replace(self.config.model.audioldm, span_embedding=False))
+        shape = dataclasses.replace(self.config.model.audioldm, span_embedding=False)
+        unet = UNet(shape, self.schedule)
         read_weights_into(unet, folder / self.weights_file)
         self._teacher_unet = unet.requires_grad_(False).eval()
         found = {"folder": str(folder.resolve()), "fingerprint": weights_fingerprint(unet)}
@@ -119,9 +119,8 @@ class Distillation(AudioLDMTraining):
             empty = self.text_encoder.encode([""])
         source_scale = getattr(guiding, "source_guidance", 1.0)
         self.teacher = Teacher(self._teacher_unet, empty, scale, source_scale)
-        schedule = NoiseSchedule(self.config.model.noise_scheduler)
         self.notes.append(f"learns from {self.made_from['teacher']['folder']}, guided by {scale:g}")
-        return FlowMapObjective(self.unet, schedule, self.teacher, flow_map.jump_every)
+        return FlowMapObjective(self.unet, self.schedule, self.teacher, flow_map.jump_every)
 
     def _to_device(self) -> None:
         self.teacher.to(self.accelerator.device)

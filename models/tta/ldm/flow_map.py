@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
+from models.tta.ldm.diffusion import DiffusionObjective
+from models.tta.ldm.noise_schedule import NoiseSchedule
 from models.tta.ldm.unet import UNet
 from utils.device import memory_format
 

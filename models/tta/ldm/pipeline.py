@@ -20,6 +20,7 @@ from models.tta.autoencoder.saved import load_vae, save_vae
 from models.tta.ldm.clap_text import ClapText
 from models.tta.ldm.known import Known, last_part, noised, sample_around
 from models.tta.ldm.lora import TEXT_ENCODER, Adapter, merge
+from models.tta.ldm.noise_schedule import NoiseSchedule
 from models.tta.ldm.sampling import (
     Denoiser,
     OnStep,
@@ -250,7 +251,7 @@ def read_pipeline(
         str(folder / "text_encoder"), settings.max_tokens
     )
     text.pads_negative = settings.pads_negative
-    unet = UNet(settings.unet)
+    unet = UNet(settings.unet, NoiseSchedule(settings.noise_scheduler))
     weights = folder / kind.weights_file
     read_weights_into(unet, weights)
     merge(unet, adapters)

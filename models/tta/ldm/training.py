@@ -23,7 +23,8 @@ from models.tta.ldm.conditions import (
     check_text_width,
     embed_sounds,
 )
-from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
+from models.tta.ldm.diffusion import DiffusionObjective
+from models.tta.ldm.noise_schedule import NoiseSchedule
 from models.tta.ldm.pipeline import Pipeline, PipelineSettings, text_encoder_class
 from models.tta.ldm.samples import beside_clips, generated
 from models.tta.ldm.text_encoder import TextEncoder
@@ -71,7 +72,8 @@ class AudioLDMTraining(LatentTask):
             captions = [record["Caption"] for record in self.train_records[::every]]
             prompts = config.inference.demo_prompts
             self.notes += self.text_encoder.check_captions(captions, prompts)
-        self.unet = UNet(config.model.audioldm)
+        self.schedule = NoiseSchedule(config.model.noise_scheduler)
+        self.unet = UNet(config.model.audioldm, self.schedule)
         if start:
             self._load_unet(start)
         check_text_width(config.model, self.text_encoder.dim)
@@ -122,8 +124,7 @@ class AudioLDMTraining(LatentTask):
 
     def _make_objective(self) -> DiffusionObjective:
         model, text_encoder = self.config.model, self.text_encoder if self.trains_text else None
-        schedule = NoiseSchedule(model.noise_scheduler)
-        return DiffusionObjective(self.unet, text_encoder, schedule, model.snr_gamma)
+        return DiffusionObjective(self.unet, text_encoder, self.schedule, model.snr_gamma)
 
     def _to_device(self) -> None:
         """Moves the networks there; makes optimizer and average, wraps for several processes."""

@@ -13,7 +13,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from config.model_schema import UNetConfig
+from models.tta.ldm.input_skip import InputSkip
+from models.tta.ldm.noise_schedule import NoiseSchedule
 from modules.attention import KeysValues, SpatialTransformer
+from modules.patches import from_patches, to_patches
 from modules.resnet import Downsample, Norm, ResnetBlock, Upsample
 from modules.time_embedding import TimeEmbedding
 
@@ -179,24 +182,13 @@ def _zero(module: nn.Conv2d) -> None:
     nn.init.zeros_(module.bias)
 
 
-def to_patches(latent: torch.Tensor, size: int) -> torch.Tensor:
-    """[B, C, h, w] -> [B, C size^2, h / size, w / size], rounded up: zeros fill the last patches.
-
-    As in DiT (Peebles & Xie 2023, arXiv:2212.09748): `size`^2 times fewer places to compute.
-    """
-    height, width = latent.shape[2:]
-    return F.pixel_unshuffle(F.pad(latent, (0, -width % size, 0, -height % size)), size)
-
-
-def from_patches(patches: torch.Tensor, size: int, shape: torch.Size) -> torch.Tensor:
-    """The inverse of `to_patches` for a latent of height and width `shape`."""
-    return F.pixel_shuffle(patches, size)[:, :, : shape[0], : shape[1]]
-
-
 class UNet(nn.Module):
-    """The denoiser. At the start of training it gives 0, and each of its blocks the identity."""
+    """The denoiser. At the start of training it gives 0, and each of its blocks the identity.
 
-    def __init__(self, config: UNetConfig) -> None:
+    `schedule` is that of the noise, which an `input_skip` has to know.
+    """
+
+    def __init__(self, config: UNetConfig, schedule: NoiseSchedule | None = None) -> None:
         super().__init__()
         widths = [config.width(level) for level in range(config.lowest + 1)]
         self.patch_size = config.patch_size
@@ -220,6 +212,7 @@ class UNet(nn.Module):
             width_in = width
         self.conv_norm_out = Norm(config.norm_groups, EPS).over(widths[0])
         self.conv_out = nn.Conv2d(widths[0], config.out_channels * values, 3, padding=1)
+        self.input_skip = InputSkip(config, widths[0], schedule) if config.input_skip else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -230,6 +223,8 @@ class UNet(nn.Module):
             elif isinstance(module, SpatialTransformer):
                 _zero(module.proj_out)
         _zero(self.conv_out)
+        if self.input_skip is not None:
+            _zero(self.input_skip.gate)
         if self.time_embedding.cond_proj is not None:
             nn.init.zeros_(self.time_embedding.cond_proj.weight)
 
@@ -239,9 +234,10 @@ class UNet(nn.Module):
             level.gradient_checkpointing = enabled
 
     def set_precision(self, dtype: torch.dtype) -> None:
-        """Weights in `dtype`, for inference; the time embedding's stay in float32."""
-        self.to(dtype)
-        self.time_embedding.float()
+        """Weights in `dtype`, for inference; time embedding and schedule stay in float32."""
+        for name, module in self.named_children():
+            if name != "time_embedding":
+                (module.gate if name == "input_skip" else module).to(dtype)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -308,5 +304,8 @@ class UNet(nn.Module):
         x = self.mid_block(skips[-1], time_emb, context.middle)
         for level, text in zip(self.up_blocks, context.up, strict=True):
             x = level(x, skips, time_emb, text)
-        patches = self.conv_out(F.silu(self.conv_norm_out(x)))
-        return from_patches(patches, self.patch_size, latent.shape[2:])
+        x = F.silu(self.conv_norm_out(x))
+        prediction = from_patches(self.conv_out(x), self.patch_size, latent.shape[2:])
+        if self.input_skip is None:
+            return prediction
+        return prediction + self.input_skip(latent, begin, x)

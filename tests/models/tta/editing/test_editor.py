@@ -20,6 +20,7 @@ from models.tta.editing.pipeline import (
 )
 from models.tta.editing.source import SoundToEdit
 from models.tta.ldm.known import Known
+from models.tta.ldm.noise_schedule import NoiseSchedule
 from models.tta.ldm.pipeline import load_pipeline
 from models.tta.ldm.source import SourceMel
 from models.tta.ldm.unet import UNet
@@ -74,9 +75,9 @@ def test_an_editor_begins_as_the_text_to_audio_model(trained):
     made = UNet(tiny.load(trained / "stage2.json").model.audioldm)
     weights = load_file(trained / "runs/ldm/final/unet.safetensors")
     made.load_state_dict(weights)
-    config = tiny.load(tiny.write_config(trained, 4)).model.audioldm
-    editor = UNet(config)
-    editor.load_state_dict(with_source_channels(weights))
+    model = tiny.load(tiny.write_config(trained, 4)).model
+    editor = UNet(model.audioldm, NoiseSchedule(model.noise_scheduler))
+    editor.load_state_dict(with_source_channels(weights, editor))
     random = torch.Generator().manual_seed(0)
     latent, source = (torch.randn(2, 2, 8, 8, generator=random) for _ in range(2))
     text, mask = torch.randn(2, 3, 16, generator=random), torch.ones(2, 3)

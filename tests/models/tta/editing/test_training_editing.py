@@ -143,6 +143,18 @@ def test_the_source_is_the_same_window_of_the_input(task):
     assert len({window for uid, window in seen if uid == "2_out"}) > 1
 
 
+def test_what_an_edit_is_to_make_is_not_drawn(task):
+    """Its latent is the posterior's mean, as the source's is; a captioned sound's is drawn."""
+    for batch in itertools.islice(task.batches(0), 20):
+        spread = batch["posterior"][:, 1]
+        stored = task.latents.posteriors(batch["windows"])
+        assert torch.equal(batch["posterior"][:, 0], stored[:, 0])
+        for place, edit in enumerate(batch["edits"]):
+            wanted = torch.zeros_like(spread[place]) if edit else stored[place, 1]
+            assert torch.equal(spread[place], wanted)
+            assert stored[place, 1].all()
+
+
 # ---------------------------------------------------------------- what it starts from
 
 

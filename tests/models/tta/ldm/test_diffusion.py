@@ -8,7 +8,8 @@ from diffusers.training_utils import compute_snr
 from torch import nn
 
 from config.schedule_schema import NoiseSchedulerConfig
-from models.tta.ldm.diffusion import DiffusionObjective, NoiseSchedule
+from models.tta.ldm.diffusion import DiffusionObjective
+from models.tta.ldm.noise_schedule import NoiseSchedule
 
 
 def settings(prediction: str, schedule: str = "scaled_linear") -> NoiseSchedulerConfig:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.tta.ldm.diffusion import NoiseSchedule
 from models.tta.ldm.flow_map import LENGTHS, FlowMapObjective, Teacher
+from models.tta.ldm.noise_schedule import NoiseSchedule
 from models.tta.ldm.sampling import make_scheduler, sample, starting_noise
 from tests.gaussian import CPU, MEAN, SCHEDULE, STD
 

@@ -14,7 +14,7 @@ from config.schedule_schema import fault_of_steps
 from config.schema import MelConfig
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import load_vae, save_vae
-from models.tta.ldm.diffusion import NoiseSchedule
+from models.tta.ldm.noise_schedule import NoiseSchedule
 from models.tta.ldm.pipeline import Pipeline, PipelineSettings, load_pipeline
 from models.tta.ldm.sampling import (
     SAMPLERS,

@@ -57,7 +57,7 @@ def adapters(tmp_path_factory, runs) -> Path:
     folder = root / "runs" / "lora" / "final"
     folder.mkdir(parents=True)
     settings = AdapterSettings("AudioLDM", str(base), hash_of(base, "AudioLDM"), {})
-    write_adapter(folder, unet, config, settings)
+    write_adapter(folder, {"": unet}, config, settings)
     return root / "runs"
 
 

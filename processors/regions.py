@@ -21,6 +21,8 @@ FADE = 0.03  # seconds before and after a region in which the sound and what is 
 # Columns beside a region that are made with it: the autoencoder's convolutions have told those that
 # it touches what is in the region, and decode what is at its edge with the help of those beside it.
 MARGIN = 1
+RANGE = 7.0  # nepers (61 dB) below the peak in which a difference is looked for
+LISTENED, NEARBY = 0.15, 0.1  # seconds
 CROSSOVER = 0.1  # of a cut-off frequency: the band below it in which low and high cross over
 
 
@@ -53,6 +55,37 @@ def remade_rows(cutoff: float, rows: int, mel: MelConfig) -> np.ndarray:
     frequencies = np.arange(bands.shape[1]) * mel.sample_rate / mel.n_fft
     hears = (bands[:, frequencies > (1 - CROSSOVER) * cutoff] > 0).any(axis=1)
     return hears.reshape(rows, -1).any(axis=1)
+
+
+def changed_regions(
+    made: np.ndarray, before: np.ndarray, threshold: float, mel: MelConfig
+) -> list[Region]:
+    """Where one mel differs from another, as regions for `put_back`.
+
+    A frame's difference is the mean over bands, and over `LISTENED` s around it, in dB. `NEARBY` s
+    before and after a change belong to it.
+
+    Args:
+        made, before: [n_mel, frames], logarithms of magnitudes. What lies more than `RANGE` below
+            the louder one's peak counts as silence.
+        threshold: dB that a frame has to differ by more than.
+    """
+    floor = max(made.max(), before.max()) - RANGE
+    difference = np.abs(np.maximum(made, floor) - np.maximum(before, floor)).mean(axis=0)
+    around = round(LISTENED * mel.frames_per_second / 2)
+    weights = np.full(2 * around + 1, 1 / (2 * around + 1))
+    difference = np.convolve(np.pad(difference, around, "edge"), weights, "valid")
+    changed = np.flatnonzero(difference * 20 / math.log(10) > threshold)
+    if not len(changed):
+        return []
+    seconds = 1 / mel.frames_per_second
+    gaps = np.flatnonzero(np.diff(changed) * seconds > 2 * NEARBY)
+    begins, ends = changed[[0, *(gaps + 1)]], changed[[*gaps, -1]] + 1
+    whole = made.shape[1] * seconds
+    return [
+        (max(begin * seconds - NEARBY, 0.0), min(end * seconds + NEARBY, whole))
+        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
+    ]
 
 
 def put_back(

@@ -63,6 +63,13 @@ def parse() -> argparse.Namespace:
         type=float,
         help="Hz, below which super-resolution keeps the sound; default: half of a low rate",
     )
+    parser.add_argument(
+        "--changed_over",
+        type=float,
+        metavar="DB",
+        help="without a region: where the edit changes less, every sample stays as it is; 0: all is"
+        " made anew; default: 2",
+    )
     parser.add_argument("--num_samples", type=at_least_1, default=1, help="of each edit")
     parser.add_argument("--seed", type=int, help="of an edit's first sample, + 1 each; default: 0")
     parser.add_argument("--num_steps", type=int, help="sampling steps; default: the model's")
@@ -150,6 +157,8 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
             name = f"{job.name}_{number}" if job.name and number else job.name
             path = numbering.write(sound, sampling, made_by, settings.mel.sample_rate, name)
             print_line(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}")
+            if sound.kept == 1:
+                write_line(f"warning: {path}: nothing was changed")
             if sound.is_quiet:
                 write_line(f"warning: {path}: {sound.level:.0f} dB, hardly to be heard")
     if faults:
@@ -173,9 +182,12 @@ def prepared(
         **{name: getattr(arguments, name) for name in ("seed", "num_steps", "sampler")},
         "guidance_scale": arguments.text_guidance,
         "source_guidance": arguments.source_guidance,
+        "changed_over": arguments.changed_over,
         "region": job.region,
         "cutoff": job.cutoff,
     }
+    if arguments.list is not None and (job.region or task == "super_resolution"):
+        del changes["changed_over"]  # is for the others of the list
     try:
         return source, source.settings_for(settings, job.audio, task, **changes)
     except UserError as error:

@@ -30,6 +30,7 @@ class EditSettings(SamplingSettings):
     """All that makes an edit; `guidance_scale` is the instruction's."""
 
     source_guidance: NotNegative = 1.0  # by the sound; 1 takes it as it is
+    changed_over: NotNegative = 0.0  # dB: where less changes, samples stay; 0: all are made anew
     inpaint: bool = False  # the region is silent in what the editor hears, and it fills the gap
 
     def __post_init__(self) -> None:

@@ -10,12 +10,15 @@ import numpy as np
 
 from config.model_schema import AutoencoderKLConfig
 from config.schema import MelConfig
+from config.typed_json import ConfigError
 from models.tta.editing.pipeline import EditorSettings, EditSettings
 from models.tta.ldm.source import Source, SourceMel, resampled
 from processors.clips import check_sound
 from utils.audio import Sound as Decoded
 from utils.decode import AudioError
 from utils.errors import UserError
+
+CHANGED = 2.0  # dB: more than an editor changes what it leaves
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ class SoundToEdit(Source):
     ) -> EditSettings:
         """The editor's settings with those changes that are not None, for an edit of this sound.
 
-        An edit of any task but super-resolution may be kept to a `region`; without, it is of all of
-        the sound. For `cutoff`, half of the sound's rate will do where the model hears more.
+        An edit of any task but super-resolution may be kept to a `region`; without, the editor
+        works on all of the sound, and what it changes by no more than `changed_over` dB stays as it
+        is. For `cutoff`, half of the sound's rate will do where the model hears more.
 
         Raises:
             ConfigError: a value is out of its range; the message begins with its name.
@@ -50,7 +54,15 @@ class SoundToEdit(Source):
                 changes["cutoff"] = half
         else:
             changes["inpaint"] = task == "inpaint" and bool(changes.get("region"))
-            changes["region"] = changes.get("region") or ((0.0, self.seconds),)
+        if not changes.get("region") and "task" not in changes:
+            changes["region"] = ((0.0, self.seconds),)
+            if changes.get("changed_over") is None:
+                changes["changed_over"] = CHANGED
+        elif changes.get("changed_over"):
+            raise ConfigError(
+                "changed_over finds the region of an edit that has none; leave it out with a region"
+                " and in super-resolution"
+            )
         return editor.sampling_with(audio=audio, duration=self.seconds, **changes)
 
     def for_sampling(

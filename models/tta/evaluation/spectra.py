@@ -38,7 +38,8 @@ def log_spectral_distance(wav: Tensor, target: Tensor, sample_rate: int) -> Tens
 
     sqrt(mean over bins of log10(|S_t|^2 / |S|^2)^2), as ssr_eval computes it (AudioMetrics.lsd) and
     audioldm_eval through it: centred Hann windows of int(2048 / 44100 s), hops of 10 ms, 1e-12
-    against zeros. No offset and no scaling before, which audioldm_eval adds.
+    against zeros. No offset and no scaling before, which audioldm_eval adds; and where both are
+    digital silence there is no distance (12 in ssr_eval).
     """
     n_fft, hop = lsd_window(sample_rate)
     window = torch.hann_window(n_fft)
@@ -47,7 +48,7 @@ def log_spectral_distance(wav: Tensor, target: Tensor, sample_rate: int) -> Tens
         for x in (wav, target)
     )
     logarithms = (theirs**2 / (ours + EPSILON) ** 2 + EPSILON).log10()
-    return logarithms.square().mean(0).sqrt()
+    return logarithms.where((ours > 0) | (theirs > 0), 0.0).square().mean(0).sqrt()
 
 
 def lsd_window(sample_rate: int) -> tuple[int, int]:

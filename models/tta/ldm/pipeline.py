@@ -205,6 +205,12 @@ class Pipeline:
             lambda x: vae.decode(vae.unscale(x)), latent, latent.shape[3], self.columns
         )
 
+    @torch.no_grad()
+    def round_trip(self, mel: Tensor) -> Tensor:
+        """mel [B, 1, n_mel, frames] through the VAE, in float32"""
+        with self.autocast():
+            return self.decode(self.encode(mel.to(next(self.unet.parameters()).device))).float()
+
     def for_inference(self, device: torch.device) -> Pipeline:
         """This pipeline on `device`, frozen.
 

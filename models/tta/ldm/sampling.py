@@ -170,7 +170,9 @@ def _generate(
     given: SourceMel | None,
     on_step: OnStep | None,
 ) -> Iterator[Sound]:
-    mel_config = pipeline.settings.mel
+    mel_config, unedited = pipeline.settings.mel, None
+    if getattr(settings, "changed_over", 0.0):
+        unedited = pipeline.round_trip(given.mel)[0, 0].cpu().numpy()
     for first in range(0, len(texts), batch_size):
         batch = texts[first : first + batch_size]
         seeds = [settings.seed + first + place for place in range(len(batch))]
@@ -178,7 +180,7 @@ def _generate(
         wavs = vocoder(mels)[:, : round(settings.duration * mel_config.sample_rate)]
         for text, seed, mel, wav in zip(batch, seeds, mels.cpu(), wavs.cpu(), strict=True):
             sound = Sound(text, seed, mel.numpy(), wav.numpy())
-            yield source.finished(sound, settings, mel_config) if source else sound
+            yield source.finished(sound, settings, mel_config, unedited) if source else sound
 
 
 def starting_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ from config.schema import MelConfig
 from models.tta.ldm.sampling import SamplingSettings, Sound
 from processors.mel import mel_of_wav, shortest_wav
 from processors.regions import (
+    changed_regions,
     channel_gains,
     put_above,
     put_back,
@@ -93,11 +94,24 @@ class Source:
         wav = _to_length(self.wav, columns * vae.downsampling * mel.hop_size)
         return SourceMel(torch.from_numpy(mel_of_wav(wav, mel))[None, None], torch.tensor(remade))
 
-    def finished(self, sound: Sound, settings: SamplingSettings, mel: MelConfig) -> Sound:
+    def finished(
+        self,
+        sound: Sound,
+        settings: SamplingSettings,
+        mel: MelConfig,
+        unedited: np.ndarray | None = None,
+    ) -> Sound:
         """The sound with what was made of it in its place; all else is as it was, bit for bit.
 
         Where all of the sound is made anew, it is what was made: mono, at the model's rate.
+
+        unedited: the mel [n_mel, frames] that the model makes of a sound that it is not to change;
+            what was made is then taken where it differs from that, see `changed_regions`.
         """
+        regions = settings.regions
+        if unedited is not None:
+            unedited = unedited[:, : sound.mel.shape[1]]
+            regions = changed_regions(sound.mel, unedited, settings.changed_over, mel)
         before = mel_of_wav(_to_length(self.wav, settings.frames(mel) * mel.hop_size), mel)
         sound = dataclasses.replace(sound, before=before)
         if settings.task == "super_resolution":
@@ -109,7 +123,7 @@ class Source:
             rate = self.recording.sample_rate
             samples = _to_length(self.recording.samples, round(settings.duration * rate))
             made = self._in_channels(sound.wav, mel.sample_rate, rate, len(samples))
-            result, touched = put_back(samples, rate, made, settings.regions)
+            result, touched = put_back(samples, rate, made, regions)
             share = 1 - float(touched.mean())
         else:
             return sound

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from config.schema import MelConfig
 from config.typed_json import ConfigError
 from models.tta.editing.pipeline import (
     Editor,
@@ -18,11 +19,12 @@ from models.tta.editing.pipeline import (
     guided_by_both,
     with_source_channels,
 )
-from models.tta.editing.source import SoundToEdit
+from models.tta.editing.source import CHANGED, SoundToEdit
 from models.tta.ldm.known import Known
 from models.tta.ldm.noise_schedule import NoiseSchedule
 from models.tta.ldm.pipeline import load_pipeline
-from models.tta.ldm.source import SourceMel
+from models.tta.ldm.sampling import Sound
+from models.tta.ldm.source import SourceMel, resampled
 from models.tta.ldm.unet import UNet
 from tests import tiny
 from utils.audio import Recording
@@ -198,3 +200,39 @@ def test_an_edit_without_a_region_is_of_all_of_the_sound(editor):
     settings = sound().settings_for(editor.settings, "x", "inpaint")
     assert settings.region == ((0.0, 0.5),)
     assert not settings.inpaint  # or it would hear nothing at all
+    assert settings.changed_over == CHANGED
+    kept_to = sound().settings_for(editor.settings, "x", "drop", region=((0.2, 0.3),))
+    assert kept_to.changed_over == 0
+    for task, region in (("drop", ((0.2, 0.3),)), ("super_resolution", None)):
+        with pytest.raises(ConfigError, match="changed_over finds the region of an edit that has"):
+            sound().settings_for(
+                editor.settings, "x", task, region=region, cutoff=1000.0, changed_over=3.0
+            )
+
+
+def test_what_an_edit_leaves_stays_bit_for_bit_in_stereo():
+    """Of an edit without a region: where the mel is that of no edit, samples are the sound's."""
+    random = np.random.default_rng(0)
+    stereo = random.normal(0, 0.1, (220500, 2)).astype(np.float32)
+    wav = resampled(stereo.mean(axis=1), 44100, 16000).astype(np.float32)
+    source = SoundToEdit(Recording(stereo, 44100, 16), wav, np.ones(2))
+    sampling = EditSettings("euler", 2, 1.0, 5.0, audio="x", region=((0.0, 5.0),))
+    mel = MelConfig(16000, 1024, 1024, 256, 80, 0.0, 8000.0)
+    unedited = random.normal(0, 0.5, (80, 320))  # of whole columns of a latent, longer than the mel
+    made = unedited[:, :313].copy()
+    made[:, 100:180] += 2
+    edited = Sound("drop", 0, made.astype(np.float32), random.normal(0, 0.1, 80000))
+    found = dataclasses.replace(sampling, changed_over=2.0)
+    finished = source.finished(edited, found, mel, unedited.astype(np.float32))
+    begin, end = round(100 * 0.016 * 44100), round(180 * 0.016 * 44100)
+    same = (finished.recording.samples == stereo).all(axis=1)
+    assert not same[begin:end].any()
+    assert same[: begin - 11000].all()
+    assert same[end + 11000 :].all()
+    assert finished.kept == pytest.approx(same.mean(), abs=1e-3)
+    untouched = dataclasses.replace(edited, mel=unedited[:, :313].astype(np.float32))
+    finished = source.finished(untouched, found, mel, unedited.astype(np.float32))
+    assert np.array_equal(finished.recording.samples, stereo)
+    assert finished.kept == 1
+    everything = source.finished(edited, sampling, mel)
+    assert everything.kept == 0

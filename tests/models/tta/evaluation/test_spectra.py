@@ -72,3 +72,13 @@ def test_frames_outside_see_no_sample_of_the_edit():
     for frame, found in enumerate(outside):
         start = frame * hop - n_fft // 2
         assert found == (start + n_fft <= 3000 or start >= 5000), frame
+
+
+def test_two_silences_are_alike():
+    """Digital silence is part of many recordings: a sound is no distance from itself."""
+    wav = torch.randn(RATE, generator=torch.Generator().manual_seed(0))
+    wav[RATE // 4 : RATE // 2] = 0
+    assert log_spectral_distance(wav, wav, RATE).max() < 1e-6
+    other = wav.clone()
+    other[RATE // 4 : RATE // 2] = 1e-3
+    assert log_spectral_distance(wav, other, RATE).max() > 5

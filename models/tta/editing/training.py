@@ -68,7 +68,7 @@ class AUDITTraining(AudioLDMTraining):
         found = (EditorSettings if edits else PipelineSettings).read(start)
         # Where there is no source yet, its channels are added, and what belongs to them.
         own = {name: getattr(config.model.audioldm, name) for name in ("in_channels", "input_skip")}
-        unet = dataclasses.replace(found.unet, **(own if not edits else {}))
+        unet = dataclasses.replace(found.unet, **({} if edits else own))
         check_start(config, dataclasses.replace(found, unet=unet), start)
         if found.noise_scheduler != config.model.noise_scheduler:
             raise UserError(

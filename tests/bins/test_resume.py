@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import tiny, warm
@@ -173,9 +174,11 @@ def test_damaged_newest_checkpoint_is_named(place, command, tmp_path):
 def test_two_trainings_cannot_share_a_folder(place, command, tmp_path):
     arguments, run = command(1)
     first = warm.start(tmp_path / "log", *arguments, trap=Trap(SAVES, 15, signal.SIGSTOP))
-    while not list(run.glob("checkpoints/.step*")):
+    # Not only within a checkpoint: told to go on before it has stopped, it would stop for good.
+    while psutil.Process(first.pid).status() != psutil.STATUS_STOPPED:
         time.sleep(0.05)
         assert first.is_alive()
+    assert list(run.glob("checkpoints/.step*"))
     (tmp_path / "second").touch()
     second = warm.start(tmp_path / "second", *arguments)
     said = f"{run}: another training is at work there since 20"

@@ -47,22 +47,23 @@ class SoundToEdit(Source):
         Raises:
             ConfigError: a value is out of its range; the message begins with its name.
         """
-        half = self.recording.sample_rate / 2
+        half, region = self.recording.sample_rate / 2, changes.get("region")
+        everywhere = task != "super_resolution" and not region
+        if changes.get("changed_over") and not everywhere:
+            raise ConfigError(
+                "changed_over finds the region of an edit that has none; leave it out with a region"
+                " and in super-resolution"
+            )
         if task == "super_resolution":
             changes["task"] = task
             if changes.get("cutoff") is None and half < editor.mel.fmax:
                 changes["cutoff"] = half
         else:
-            changes["inpaint"] = task == "inpaint" and bool(changes.get("region"))
-        if not changes.get("region") and "task" not in changes:
+            changes["inpaint"] = task == "inpaint" and bool(region)
+        if everywhere:
             changes["region"] = ((0.0, self.seconds),)
             if changes.get("changed_over") is None:
                 changes["changed_over"] = CHANGED
-        elif changes.get("changed_over"):
-            raise ConfigError(
-                "changed_over finds the region of an edit that has none; leave it out with a region"
-                " and in super-resolution"
-            )
         return editor.sampling_with(audio=audio, duration=self.seconds, **changes)
 
     def for_sampling(

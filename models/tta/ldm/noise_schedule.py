@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from config.schedule_schema import NoiseSchedulerConfig
 
-SPREAD = 0.1  # deviation of a latent [of its own] that a sound has which is said to stay as it is
+SPREAD = 0.1  # standard deviation from its source [of a latent's 1] of a sound that is not edited
 
 
 class NoiseSchedule(nn.Module):

@@ -72,6 +72,7 @@ def test_what_is_imported_is_pinned():
     }
     ours = {*FOLDERS, *sys.stdlib_module_names}
     brought_along = {"huggingface_hub", "tokenizers"}  # by transformers
+    brought_along |= {"psutil"}  # by accelerate
     brought_along |= {"fastapi", "starlette", "uvicorn", "gradio_client", "httpx"}  # by gradio
     import_names = {"pillow": "PIL"}
     imported = {

@@ -179,7 +179,8 @@ class SpectrumHead(nn.Module):
 
     def _corrected(self, wav: Tensor, mel: Tensor, strictness: Tensor) -> Tensor:
         """wav [B, samples], mel and strictness [B, frames, n_mel] -> wav [B, samples]"""
-        target = mel.exp()
+        # Less than none would scale a band away from its mel, further each time, to no number.
+        target, strictness = mel.exp(), strictness.clamp(min=0)
         for number in range(CORRECTIONS):
             spectrum = self.stft(wav)
             power = spectrum.real.square() + spectrum.imag.square()

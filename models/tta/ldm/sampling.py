@@ -19,6 +19,7 @@ from config.schema import MelConfig
 from config.typed_json import Count, NotNegative, Positive, Text, typed
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
+from processors.mel import MEL_FLOOR
 from utils.audio import Recording
 from utils.device import graphed, memory_format
 
@@ -178,9 +179,20 @@ def _generate(
         seeds = [settings.seed + first + place for place in range(len(batch))]
         mels = pipeline(batch, seeds, settings, given, on_step)
         wavs = vocoder(mels)[:, : round(settings.duration * mel_config.sample_rate)]
-        for text, seed, mel, wav in zip(batch, seeds, mels.cpu(), wavs.cpu(), strict=True):
+        mels, wavs = _silenced(mels.cpu(), wavs.cpu())
+        for text, seed, mel, wav in zip(batch, seeds, mels, wavs, strict=True):
             sound = Sound(text, seed, mel.numpy(), wav.numpy())
             yield source.finished(sound, settings, mel_config, unedited) if source else sound
+
+
+def _silenced(mels: Tensor, wavs: Tensor) -> tuple[Tensor, Tensor]:
+    """Silence in place of sounds of which a value is no number, such as of weights that diverged.
+
+    The others of their batch stay, and silence is told of as too quiet.
+    """
+    whole = mels.isfinite().all(2).all(1) & wavs.isfinite().all(1)
+    floor = math.log(MEL_FLOOR)
+    return mels.where(whole[:, None, None], floor), wavs.where(whole[:, None], 0.0)
 
 
 def starting_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.device) -> Tensor:

@@ -159,8 +159,8 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
             print_line(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}")
             if sound.kept == 1:
                 write_line(f"warning: {path}: nothing was changed")
-            if sound.is_quiet:
-                write_line(f"warning: {path}: {sound.level:.0f} dB, hardly to be heard")
+            if sound.fault:
+                write_line(f"warning: {path}: {sound.fault}")
     if faults:
         raise UserError(f"{arguments.list}: {faults} of {len(jobs)} edits left out, see above")
 

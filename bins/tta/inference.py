@@ -192,8 +192,8 @@ def make_sounds(arguments: argparse.Namespace, prompts: list[str]) -> None:
         judged = {} if judge is None else judge.receipt()
         path = numbering.write(sound, sampling, made_by | judged, settings.mel.sample_rate)
         print_line(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}")
-        if sound.is_quiet:
-            write_line(f"warning: {path}: {sound.level:.0f} dB, hardly to be heard")
+        if sound.fault:
+            write_line(f"warning: {path}: {sound.fault}")
         bar.update()
     bar.close()
 

@@ -48,9 +48,8 @@ class Numbering:
         }
         if sound.kept is not None:
             receipt["kept"] = round(sound.kept, 6)
-        if sound.is_quiet:
-            quiet = f"{sound.level:.0f} dB, hardly to be heard"
-            receipt["warning"] = "; ".join(filter(None, [made_by.get("warning"), quiet]))
+        if sound.fault:
+            receipt["warning"] = "; ".join(filter(None, [made_by.get("warning"), sound.fault]))
         text = json.dumps(receipt, indent=2, ensure_ascii=False)
         path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
         if sound.recording is None:

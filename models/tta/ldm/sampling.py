@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from models.tta.ldm.source import Source, SourceMel
     from models.vocoders.load import Vocoder
 
+NOT_FINITE = "what came of it is not finite: ask for less guidance"
 QUIET = -50.0  # dB of full scale: below it, a sound is hardly heard
 # latent [B, z, h, w] and timestep [], or [2] where a step begins and ends -> prediction
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -122,7 +123,8 @@ class SamplingSettings:
 class Sound:
     """wav [T] in [-1, 1], and the mel [n_mel, frames] that it was made of.
 
-    Of a sound that was changed in part, both are of the whole result.
+    Of a sound that was changed in part, both are of the whole result. Of one that is not `finite`,
+    what was made is silence.
     """
 
     text: str
@@ -132,6 +134,7 @@ class Sound:
     before: np.ndarray | None = None  # mel [n_mel, frames] of the sound that was changed
     recording: Recording | None = None  # the result at that sound's rate, channels and bits
     kept: float | None = None  # share of its samples that are as they were, bit for bit
+    finite: bool = True  # what weights that diverged or too much guidance make is not
 
     @property
     def level(self) -> float:
@@ -141,6 +144,13 @@ class Sound:
     @property
     def is_quiet(self) -> bool:
         return self.level < QUIET
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with it, if anything."""
+        if not self.finite:
+            return NOT_FINITE
+        return f"{self.level:.0f} dB, hardly to be heard" if self.is_quiet else None
 
 
 def generate(
@@ -156,6 +166,8 @@ def generate(
 
     source: what `settings.audio` names, read; each sound is then a changed one.
     on_step: called after each step of the sampler, for each batch anew.
+
+    Of what is not finite silence is made, and the others of its batch stay.
     """
     given = source and source.for_sampling(settings, pipeline.settings.mel, pipeline.vae.config)
     return _generate(pipeline, vocoder, texts, settings, batch_size, source, given, on_step)
@@ -179,20 +191,15 @@ def _generate(
         seeds = [settings.seed + first + place for place in range(len(batch))]
         mels = pipeline(batch, seeds, settings, given, on_step)
         wavs = vocoder(mels)[:, : round(settings.duration * mel_config.sample_rate)]
-        mels, wavs = _silenced(mels.cpu(), wavs.cpu())
-        for text, seed, mel, wav in zip(batch, seeds, mels, wavs, strict=True):
-            sound = Sound(text, seed, mel.numpy(), wav.numpy())
+        mels, wavs = mels.cpu(), wavs.cpu()
+        finite = mels.isfinite().all(2).all(1) & wavs.isfinite().all(1)
+        mels = mels.where(finite[:, None, None], math.log(MEL_FLOOR))
+        wavs = wavs.where(finite[:, None], 0.0)
+        for text, seed, mel, wav, well in zip(
+            batch, seeds, mels, wavs, finite.tolist(), strict=True
+        ):
+            sound = Sound(text, seed, mel.numpy(), wav.numpy(), finite=well)
             yield source.finished(sound, settings, mel_config, unedited) if source else sound
-
-
-def _silenced(mels: Tensor, wavs: Tensor) -> tuple[Tensor, Tensor]:
-    """Silence in place of sounds of which a value is no number, such as of weights that diverged.
-
-    The others of their batch stay, and silence is told of as too quiet.
-    """
-    whole = mels.isfinite().all(2).all(1) & wavs.isfinite().all(1)
-    floor = math.log(MEL_FLOOR)
-    return mels.where(whole[:, None, None], floor), wavs.where(whole[:, None], 0.0)
 
 
 def starting_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.device) -> Tensor:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from models.tta.convert.published import find_model
@@ -261,8 +260,8 @@ class Shelf:
             pipeline, vocoder, [wish.text], wish.sampling, source=source, on_step=on_step
         )
         faults = pipeline.text_encoder.faults_of([wish.text])
-        if not np.isfinite(sound.wav).all():
-            raise UserError("what came of it is not finite: ask for less guidance")
+        if not sound.finite:
+            raise UserError(sound.fault)
         return sound, {
             **({"warning": "; ".join(faults)} if faults else {}),
             "vocoder": wish.vocoder,

@@ -38,6 +38,8 @@ CORRECTIONS = 6
 # All but the last correction go further than the ratio, since joining frames takes half of it back.
 OVERSHOOT = 2.0
 LARGEST_RATIO = 10.0  # of bands
+# Far beyond what training finds (1.8 and 0.05 on real mels), so that any mel has a finite sound.
+STRICTEST, LOUDEST_ENVELOPE = 4.0, 10.0
 
 
 class Vocos(nn.Module):
@@ -171,7 +173,8 @@ class SpectrumHead(nn.Module):
         with torch.autocast(mel.device.type, enabled=False):
             prior = (mel.float().exp() @ self.inverse.T).clamp(min=MEL_FLOOR)
             envelope = F.interpolate(envelope.flatten(1)[:, None], noise.shape[1], mode="linear")
-            white = self.stft(noise * envelope[:, 0].exp()) / self.noise_magnitude
+            envelope = envelope[:, 0].clamp(max=LOUDEST_ENVELOPE).exp()
+            white = self.stft(noise * envelope) / self.noise_magnitude
             largest = self.largest_magnitude
             spectrum = torch.polar((prior * periodic.exp()).clamp(max=largest), phase)
             spectrum = spectrum + (prior * noisy.exp()).clamp(max=largest) * white
@@ -180,7 +183,7 @@ class SpectrumHead(nn.Module):
     def _corrected(self, wav: Tensor, mel: Tensor, strictness: Tensor) -> Tensor:
         """wav [B, samples], mel and strictness [B, frames, n_mel] -> wav [B, samples]"""
         # Less than none would scale a band away from its mel, further each time, to no number.
-        target, strictness = mel.exp(), strictness.clamp(min=0)
+        target, strictness = mel.exp(), strictness.clamp(0, STRICTEST)
         for number in range(CORRECTIONS):
             spectrum = self.stft(wav)
             power = spectrum.real.square() + spectrum.imag.square()

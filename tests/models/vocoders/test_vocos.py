@@ -188,6 +188,17 @@ def test_before_any_training_a_sound_has_the_mel_s_bands_whatever_the_noise():
     assert (one - other).abs().mean() > one.abs().mean() / 2
 
 
+@pytest.mark.parametrize("value", [-1000.0, 1000.0])
+@pytest.mark.parametrize("part", range(6))  # of `sizes`: the last is the strictness
+def test_whatever_the_network_says_a_sound_is_finite(part, value):
+    """As of a mel that is like none of the training, or after a bad step of it."""
+    network = Vocos(MELS[0], 16, 32, 1)
+    with torch.no_grad():
+        network.head.out.bias.split(network.head.sizes)[part].fill_(value)
+    mels = torch.stack([BANDS[0], torch.full((80, 40), -14.0), 3 * random(80, 40)])
+    assert network(mels, random(1, 3, 40 * 256)).isfinite().all()
+
+
 def test_half_precision_stops_before_the_spectrum():
     vocos, mel = Vocos(MELS[0], 16, 32, 1), random(1, 80, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable
 
@@ -18,9 +19,18 @@ def precision(setting: str, device: torch.device) -> str:
         return setting
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "no"
-    if device.type == "cpu" and torch.backends.mkldnn.is_available():
-        return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "no"
-    return "no"
+    return "bf16" if device.type == "cpu" and _cpu_multiplies_bf16() else "no"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """oneDNN takes bf16 wherever there is AVX-512; without instructions for it, it is emulated.
+
+    Then a step takes more than twice as long as in float32.
+    """
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return not x86 or torch.cpu._is_avx512_bf16_supported()
 
 
 def compiles(setting: bool, device: torch.device) -> bool:

@@ -1,5 +1,8 @@
 """What depends on the device at hand."""
 
+import platform
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -13,8 +16,23 @@ NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 def test_a_setting_of_precision_is_kept_and_auto_asks_the_device():
     assert precision("no", CPU) == "no"
     assert precision("bf16", CPU) == "bf16"
-    assert precision("auto", CPU) in ("no", "bf16")
     assert precision("auto", torch.device("mps")) == "no"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="is about x86's instructions")
+@pytest.mark.parametrize(("has", "expected"), [(False, "no"), (True, "bf16")])
+def test_a_cpu_that_only_emulates_bf16_trains_in_float32(monkeypatch, has, expected):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    assert precision("auto", CPU) == expected
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux's list of instructions")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="is about x86's instructions")
+def test_auto_takes_bf16_where_the_system_lists_its_instructions():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert precision("auto", CPU) == ("bf16" if "avx512_bf16" in flags else "no")
 
 
 def test_on_a_cpu_nothing_is_graphed_resident_or_copied():

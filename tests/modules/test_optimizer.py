@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import modules.optimizer
 from config.schema import AdamConfig
 from modules.optimizer import (
     Muon,
@@ -54,6 +55,40 @@ def test_muons_step_is_the_nearest_half_orthogonal_matrix_but_for_its_scale(shap
     assert inner.diagonal().min() > 0.65
     assert inner.diagonal().max() < 1.25
     assert (inner - inner.diagonal().diag()).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(24, 216), (216, 24), (24, 48), (24, 30)])
+@pytest.mark.parametrize("weakest", [0, -6])
+def test_a_long_matrixs_step_is_newton_schulz_written_out(shape, weakest):
+    torch.manual_seed(0)
+    u, s, v = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
+    matrix = u @ torch.diag(s * torch.logspace(0, weakest, len(s))) @ v
+    sizes = torch.linalg.svdvals(matrix) / matrix.norm()
+    for _ in range(5):
+        sizes = 3.4445 * sizes - 4.7750 * sizes**3 + 2.0315 * sizes**5
+    expected = u @ torch.diag(sizes) @ v
+    found = orthogonalised(matrix.float()).double()
+    # Of a row that is a thousandth of the longest, float32 keeps few digits of its square.
+    assert (found - expected).norm() < 2e-3 * expected.norm()
+
+
+def test_muon_multiplies_in_float32_proper_and_leaves_the_setting_as_it_was(monkeypatch):
+    weight, seen = nn.Parameter(torch.eye(16, 40)), []
+    weight.grad = torch.ones_like(weight)
+    real = modules.optimizer.orthogonalised
+
+    def looks(matrix):
+        seen.append(torch.get_float32_matmul_precision())
+        return real(matrix)
+
+    monkeypatch.setattr(modules.optimizer, "orthogonalised", looks)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # as the trainings have it
+    try:
+        optimizer_step(Muon([weight], [], ADAM), 1e-2, torch.tensor(1.0), 1.0, torch.tensor(0.0))
+        assert (seen, torch.get_float32_matmul_precision()) == (["highest"], "high")
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_muon_is_torchs_but_for_its_bfloat16():

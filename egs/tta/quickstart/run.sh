@@ -9,11 +9,11 @@
 #   --output_dir DIR        for all that is made, instead of quickstart
 #   --clips_per_kind N      to train on, of each of ten kinds of sound: 80
 #   --prompts_per_kind N    to generate: 10
-#   --num_steps N           of the sampler: 25
+#   --num_steps N           of the sampler: 10
 #   key.path=value          settings of preprocessing and both trainings, such as train.max_steps=50
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../../.." && pwd)
-options="--output_dir --clips_per_kind --prompts_per_kind --num_steps" num_steps=25
+options="--output_dir --clips_per_kind --prompts_per_kind --num_steps" num_steps=10
 . "$root/egs/tta/quickstart/common.sh"
 
 # shellcheck disable=SC2086 # one word for each option

@@ -168,8 +168,9 @@ def _split(value: object) -> object:
 class Experiment:
     """What the config of every model has."""
 
-    SHAPES: ClassVar = ("model_type", *(f"preprocess.{name}" for name in MEL_KEYS))
-    """What a run's weights are made for: it cannot change when the run goes on."""
+    # An optimizer's moments mean nothing to another one.
+    SHAPES: ClassVar = ("model_type", "train.optimizer", *(f"preprocess.{m}" for m in MEL_KEYS))
+    """What a run's weights and moments are made for: it cannot change when the run goes on."""
 
     # dataset=ESC10,AudioCaps on a command line
     dataset: Annotated[list[Text], Field(min_length=1), BeforeValidator(_split)]

@@ -96,8 +96,8 @@ def check_same_model(checkpoint: Path, config: dict, shapes: Sequence[str]) -> l
     ]
     if kept:
         raise UserError(
-            f"{path}: what the weights of this run are made for has changed ({', '.join(kept)}); go"
-            " on as it was, or choose another --exp_name"
+            f"{path}: what this run's weights and moments are made for has changed"
+            f" ({', '.join(kept)}); go on as it was, or choose another --exp_name"
         )
     return list(changes.values())
 

@@ -214,9 +214,11 @@ def test_a_text_encoder_of_another_width(trained, refused):
 def test_going_on_with_another_model_or_mel(trained, refused):
     more = ["--exp_name", "vae", "train.max_steps=9"]
     said = refused(1, *more, "model.autoencoderkl.z_channels=4", "model.loss.disc_channels=16")
-    assert "what the weights of this run are made for has changed" in said
+    assert "what this run's weights and moments are made for has changed" in said
     assert "model.autoencoderkl.z_channels: 2 -> 4, model.loss.disc_channels: 8 -> 16)" in said
     assert "choose another --exp_name" in said
+    # Muon would take AdamW's moments for its own, and the weights would no longer be numbers.
+    assert "train.optimizer: adamw -> muon" in refused(1, *more, "train.optimizer=muon")
     stage_2 = ["--exp_name", "vae", "train.max_steps=9"]
     assert "model_type: AutoencoderKL -> AudioLDM" in refused(2, *stage_2)
 

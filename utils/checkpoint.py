@@ -81,11 +81,14 @@ def optimizer_tensors(optimizer) -> dict[str, Any]:
     return {f"{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
 
 
-def restore_optimizer(optimizer, tensors: dict[str, Any]) -> None:
+def restore_optimizer(optimizer, tensors: dict[str, Any], source: Path) -> None:
     """The inverse of `optimizer_tensors`; learning rate and the like stay as they are.
 
     Files keep no strides, and the fused kernel of a GPU wants moments laid out as their weights
     are, which is channels last for convolutions.
+
+    Raises:
+        UserError: the moments are another optimizer's, or other weights'. `source` is their file.
     """
     import torch
 
@@ -94,6 +97,18 @@ def restore_optimizer(optimizer, tensors: dict[str, Any]) -> None:
         number, entry = name.split(".", 1)
         state.setdefault(int(number), {})[entry] = value
     groups = optimizer.state_dict()["param_groups"]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    matrices = {id(weight) for weight in getattr(optimizer, "matrices", ())}  # Muon's
+    for number, entries in state.items():
+        weight = weights[number] if number < len(weights) else None
+        moments = ["momentum"] if id(weight) in matrices else ["exp_avg", "exp_avg_sq"]
+        shapes = {name: value.shape for name, value in entries.items() if name != "step"}
+        if weight is None or shapes != dict.fromkeys(moments, weight.shape):
+            raise UserError(
+                f"{source}: its moments are not those of {type(optimizer).__name__} for this"
+                " model's weights; go on with the train.optimizer that the run began with, or"
+                " choose another --exp_name"
+            )
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for parameter, entries in optimizer.state.items():
         for name, value in entries.items():

@@ -94,7 +94,8 @@ class Run:
         self.task = make_task(config, self.accelerator, checkpoint)
         if checkpoint:
             for name, optimizer in self.task.optimizers.items():
-                restore_optimizer(optimizer, load_tensors(checkpoint / f"adam_{name}.safetensors"))
+                moments = checkpoint / f"adam_{name}.safetensors"
+                restore_optimizer(optimizer, load_tensors(moments), moments)
         self.records = self._records()
         if checkpoint:
             changes += self._changed_records(checkpoint)
@@ -183,7 +184,8 @@ class Run:
         self.tensorboard.scalars("valid", metrics, self.step)
         self.log.info("step %d: valid %s", self.step, shown(metrics))
         loss, (best_loss, _) = metrics["loss"], self.best
-        saved_now = self.step > 0 and self.due(self.config.train.save_checkpoints_steps)
+        finite = self.watch.check_validation(loss, self.step)
+        saved_now = finite and self.step > 0 and self.due(self.config.train.save_checkpoints_steps)
         if saved_now and (best_loss is None or loss < best_loss):
             self.best = (loss, self.step)
             if self.main:
@@ -282,7 +284,7 @@ class Run:
         """Writes final/ after the last step; a run that was stopped says how to go on."""
         self.bar.close()
         done = self.step >= self.last_step
-        if done and self.main:
+        if done and self.main and not self.watch.gave_up:
             with whole_folder(self.folder / "final") as folder:
                 self._write_for_inference(folder)
             self.log.info("step %d: finished, weights in %s", self.step, self.folder / "final")

@@ -6,6 +6,7 @@ Nothing here waits for the device between summaries: flags stay on it until they
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 
@@ -54,6 +55,26 @@ class Watch:
                     " smaller train.adam.lr or train.mixed_precision=no, and look at the clips"
                     " named in log.txt"
                 )
+
+    def check_validation(self, loss: float, step: int) -> bool:
+        """Whether validation's `loss` is finite. If the weights are not either, gives up."""
+        if math.isfinite(loss):
+            return True
+        networks = self.task.trainable.values()
+        if all(weight.isfinite().all() for network in networks for weight in network.parameters()):
+            self.log.warning(
+                "step %d: validation's loss is not finite, though all weights are; look at the"
+                " mels of valid.json",
+                step,
+            )
+        elif not self.gave_up:
+            self.gave_up = True
+            self.advice = (
+                f"step {step}: weights are not finite, and of no use. To go on from an earlier"
+                " checkpoint, remove those of the run's checkpoints/ since then, and try a smaller"
+                " train.adam.lr or train.mixed_precision=no"
+            )
+        return False
 
     def check(self, metrics: dict[str, float], step: int, waiting: float) -> None:
         """Logs what is wrong with the means since the last summary, and what to try.

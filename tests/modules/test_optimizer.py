@@ -1,6 +1,7 @@
 """The optimizer's step beside torch's own parts, and the learning rate beside torch's schedules."""
 
 import copy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ from modules.optimizer import (
     orthogonalised,
 )
 from utils.checkpoint import optimizer_tensors, restore_optimizer
+from utils.errors import UserError
 
 ADAM = AdamConfig(1e-2, [0.9, 0.999], 1e-8, 1e-2)
 
@@ -154,11 +156,36 @@ def test_muon_goes_on_from_a_checkpoint_and_leaves_a_step_out():
     assert all(torch.equal(a, b) for a, b in zip(weights, kept, strict=True))
     for weight, other in zip(weights, others, strict=True):
         other.data.copy_(weight)
-    restore_optimizer(again, {k: v.clone() for k, v in optimizer_tensors(mine).items()})
+    moments = {k: v.clone() for k, v in optimizer_tensors(mine).items()}
+    restore_optimizer(again, moments, Path())
     step(mine, weights, 3)
     step(again, others, 3)
     assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
     assert not torch.equal(weights[0], kept[0])
+
+
+@pytest.mark.parametrize("began", ["adamw", "muon", "muon of other weights", "adamw of more"])
+def test_moments_of_another_optimizer_or_other_weights_are_refused(began):
+    """Taken as they are, they make weights of NaN, or a KeyError in the midst of a step."""
+
+    def made(optimizer, *shapes):
+        weights = [nn.Parameter(torch.ones(shape)) for shape in shapes]
+        kind = Muon(weights, [], ADAM) if optimizer == "muon" else adamw(weights, ADAM)
+        for weight in weights:
+            weight.grad = torch.ones_like(weight)
+        optimizer_step(kind, 1e-2, torch.tensor(1.0), 1.0, torch.tensor(0.0))
+        return kind
+
+    first, goes_on = {
+        "adamw": (made("adamw", (16, 16)), made("muon", (16, 16))),
+        "muon": (made("muon", (16, 16)), made("adamw", (16, 16))),
+        "muon of other weights": (made("muon", (16, 16)), made("muon", (16, 20))),
+        "adamw of more": (made("adamw", (3,), (3,)), made("adamw", (3,))),
+    }[began]
+    moments = {name: value.clone() for name, value in optimizer_tensors(first).items()}
+    kind = type(goes_on).__name__
+    with pytest.raises(UserError, match=f"^adam_vae.safetensors: its moments .* of {kind} for"):
+        restore_optimizer(goes_on, moments, Path("adam_vae.safetensors"))
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_an_optimizer_goes_on_as_if_it_had_never_stopped(tmp_path):
     learn(stopped, first, 2)
     save_tensors(tmp_path / "adam.safetensors", optimizer_tensors(first))
     second = torch.optim.AdamW([stopped], fused=True)
-    restore_optimizer(second, load_tensors(tmp_path / "adam.safetensors"))
+    restore_optimizer(second, load_tensors(tmp_path / "adam.safetensors"), tmp_path)
     learn(stopped, second, 2)
     assert torch.equal(alone, stopped)
 
@@ -117,7 +117,7 @@ def test_moments_lie_as_their_weights_do(device, tmp_path):
     learn(first)
     save_tensors(tmp_path / "adam.safetensors", optimizer_tensors(first))
     second = torch.optim.AdamW(convolution.parameters(), fused=True)
-    restore_optimizer(second, load_tensors(tmp_path / "adam.safetensors"))
+    restore_optimizer(second, load_tensors(tmp_path / "adam.safetensors"), tmp_path)
     for name in ("exp_avg", "exp_avg_sq"):
         moment = second.state[convolution.weight][name]
         assert moment.stride() == convolution.weight.stride()

@@ -1,3 +1,4 @@
+import json
 import logging
 import shutil
 from functools import partial
@@ -195,3 +196,32 @@ def test_a_run_without_finite_losses_stops_saved_with_advice(place, tmp_path):
     assert "error: 5 steps in a row up to step 5 had no finite loss" in log.read_text()
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000006"]
     assert not (run / "final").exists()
+
+
+def test_weights_that_are_not_finite_end_a_run_without_final(place, tmp_path):
+    log, run = tmp_path / "log", place / "runs/infinite"
+    too_much = ["train.adam.lr=1e39", "train.warmup_steps=0", "train.max_steps=1"]
+    assert (
+        warm.run(log, "--config", place / "stage1.json", "--exp_name", "infinite", *too_much) == 2
+    )
+    assert "error: step 1: weights are not finite, and of no use" in log.read_text()
+    assert not (run / "final").exists()
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best(place, tmp_path):
+    """Nothing would be less than it, and no later checkpoint the best."""
+    name, whole = "unmeasured", place / "data/Tiny/mel"
+    kept = shutil.copytree(whole, tmp_path / "mel")
+    valid = json.loads((place / "data/Tiny/valid.json").read_text())
+    log, run = tmp_path / "log", place / "runs" / name
+    spoil(place, [valid[0]["Uid"].split()[-1]])
+    try:
+        arguments = ["--config", place / "stage1.json", "--exp_name", name]
+        assert warm.run(log, *arguments, "train.max_steps=2") == 0, log.read_text()
+    finally:
+        shutil.rmtree(whole)
+        kept.rename(whole)
+    assert "step 2: validation's loss is not finite, though all weights are" in log.read_text()
+    assert (run / "final").exists()
+    state = json.loads((run / "checkpoints/step-00000002/state.json").read_text())
+    assert state["best_step"] is None

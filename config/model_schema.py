@@ -108,6 +108,8 @@ class LossConfig:
     disc_channels: Annotated[int, Field(ge=8, multiple_of=8)]
     disc_num_layers: Count
     max_adapt_d_weight: Positive
+    decoder_start: Whole | None
+    decoder_noise: NotNegative
 
 
 @typed

@@ -154,12 +154,19 @@ class Stage1:
         # Kingma & Welling 2014, arXiv:1312.6114: section 2.4, and the KL of appendix B.
         latent = mean + (logvar / 2).exp() * noise
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
-        rebuilt = self.vae.decoder(self.vae.post_quant_conv(latent))
+        given, alone = latent, loss["decoder_start"] is not None and step >= loss["decoder_start"]
+        if alone:
+            # Zheng et al. 2025, arXiv:2510.11690: noise-augmented decoding.
+            random = generator(seed, "decoder", step)
+            sigma = loss["decoder_noise"] * torch.randn(len(mel), generator=random).abs()
+            added = self.latent_std * torch.randn(mean.shape, generator=random)
+            given = latent.detach() + sigma[:, None, None, None] * added
+        rebuilt = self.vae.decoder(self.vae.post_quant_conv(given))
         # -log of a Laplace density of scale exp(s), less log 2; s is learnt.
         error = (rebuilt - mel).abs().mean()
         wrong = error + loss["level_weight"] * level_error(rebuilt, mel)
         nll = wrong / self.logvar.exp() + self.logvar
-        total = nll + loss["kl_weight"] * kl
+        total = nll + loss["kl_weight"] * (kl.detach() if alone else kl)
         seen = {"rec_loss": error, "nll_loss": nll, "kl_loss": kl}
 
         rate = learning_rate(self.train, step)

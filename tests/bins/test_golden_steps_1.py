@@ -58,6 +58,14 @@ CASES = {
         ),
         lambda r: r.seen[0]["d_weight"] == 0 and r.seen[1]["d_weight"] == 0.5,
     ),
+    "the decoder alone, from noisy latents": Case(
+        4,
+        (
+            *("model.loss.disc_start=1", "model.loss.decoder_start=2"),
+            *("model.loss.decoder_noise=0.8", "model.loss.kl_weight=0.01"),
+        ),
+        lambda r: r.seen[3]["kl_loss"] > 1 and len(r.critic.norms) == 3,
+    ),
     "gradients clipped, each network's by its own norm": Case(
         4,
         ("model.loss.disc_start=0", "train.grad_clip=0.3"),

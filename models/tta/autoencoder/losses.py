@@ -25,15 +25,17 @@ class AutoencoderObjective(nn.Module):
         self.level_weight = level_weight
         self.logvar = nn.Parameter(torch.tensor(logvar_init))
 
-    def forward(self, mel: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def forward(self, mel: Tensor, noise: Tensor, added: Tensor | None = None) -> dict[str, Tensor]:
         """mel [B, 1, n_mel, frames], noise [B, z, n_mel/f, frames/f] -> tensors by name.
+
+        `added`, of noise's shape, comes to the latent that the decoder gets to see.
 
         reconstruction, latent: as named; rec_loss: mean L1; nll_loss; kl_loss: mean over clips;
         level_loss where it counts.
         """
         posterior = self.vae.encode(mel)
         latent = posterior.sample(noise)
-        reconstruction = self.vae.decode(latent).float()
+        reconstruction = self.vae.decode(latent if added is None else latent + added).float()
         rec_loss = error = F.l1_loss(reconstruction, mel)
         terms = {"reconstruction": reconstruction, "latent": latent, "rec_loss": rec_loss}
         if self.level_weight:

@@ -144,6 +144,7 @@ class AutoencoderTraining(LatentTask):
 
     def batches(self, step: int) -> Iterator[dict]:
         """Micro-batches from `step` on: {"mel": [B, 1, n_mel, frames], "uid": names}."""
+        self._freeze_encoder(step)
         paths = Mapped(partial(mel_path, self.config), self.train_records)
         names = Mapped(itemgetter("Uid"), self.train_records)
         dataset = MelDataset(paths, names, self.frames, self.stream)
@@ -158,7 +159,8 @@ class AutoencoderTraining(LatentTask):
         """
         loss = self.config.model.loss
         mel = to_device(batch["mel"], self.accelerator.device)
-        terms = self._objective(mel, self._noise(step, micro))
+        added = self._decoder_noise(step, micro) if self._decoder_alone(step) else None
+        terms = self._objective(mel, self._noise(step, micro), added)
         generator_loss = terms["nll_loss"] + loss.kl_weight * terms["kl_loss"]
         names = ("rec_loss", "level_loss", "nll_loss", "kl_loss")
         metrics = {name: terms[name].detach() for name in names if name in terms}
@@ -194,6 +196,35 @@ class AutoencoderTraining(LatentTask):
         (of_gan,) = torch.autograd.grad(reconstruction, last, gradient, retain_graph=True)
         return torch.stack([of_nll, of_gan])
 
+    def _decoder_alone(self, step: int) -> bool:
+        start = self.config.model.loss.decoder_start
+        return start is not None and step >= start
+
+    def _freeze_encoder(self, step: int) -> None:
+        """From decoder_start on: the latents stay as they are, for what learns from them."""
+        parts = (self.vae.encoder, self.vae.quant_conv)
+        if not self._decoder_alone(step) or not parts[1].weight.requires_grad:
+            return
+        for part in parts:
+            part.requires_grad_(False)
+        # Several processes wait for a gradient of all that learnt when this was prepared.
+        self._objective = self.accelerator.prepare_model(self.objective)
+        self.wrapped = (self._objective, self._discriminator)
+
+    def _decoder_noise(self, step: int, micro: int) -> Tensor:
+        """What is added to latents, so that the decoder learns to take what is not quite one.
+
+        A U-Net's latents are not. As for the decoder of Zheng et al. 2025 (arXiv:2510.11690,
+        noise-augmented decoding), its size is drawn for each clip: |N(0, decoder_noise^2)| standard
+        deviations of the latent. [B, z, h, w], this micro-batch's slice of the whole batch's.
+        """
+        device, clips = self.accelerator.device, self.share.batch_size
+        random = generator(device, self.seed, "decoder", step)
+        size = torch.randn(clips, 1, 1, 1, generator=random, device=device).abs()
+        noise = torch.randn(clips, *self.latent_shape, generator=random, device=device)
+        spread = self.config.model.loss.decoder_noise * self.vae.latent_std
+        return (spread * size * noise)[self.share.slice(micro)]
+
     def _noise(self, step: int, micro: int) -> Tensor:
         """This micro-batch's slice of the whole batch's noise for the posterior, [B, z, h, w]."""
         device = self.accelerator.device
@@ -216,6 +247,7 @@ class AutoencoderTraining(LatentTask):
         decay = min(STD_DECAY, (1 + step) / (10 + step))
         kept = std.where(std.isfinite(), self.vae.latent_std)  # a skipped step changes nothing
         self.vae.latent_std.lerp_(kept, 1 - decay)
+        self._freeze_encoder(step + 1)
         return {"latent_std": std}
 
     def troubles(self, metrics: dict[str, float]) -> dict[str, str]:

@@ -41,7 +41,7 @@ def gradients(task, step) -> dict[str, float]:
 
 
 def test_generator_and_discriminator_do_not_leak_into_each_other(task):
-    step = 5
+    step = 3
     task.d_weight = torch.tensor(0.5)
     generator_loss, d_loss = [loss.value for loss in task.losses(next(task.batches(step)), step, 0)]
     generator, discriminator = task.objective.parameters(), task.discriminator.parameters()
@@ -57,7 +57,7 @@ def test_compiled_it_learns_the_same(config, monkeypatch, tmp_path):
     """As on a GPU but for the kernels: a compiled network's backward pass runs once."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     monkeypatch.setattr("models.tta.autoencoder.training.compiles", lambda setting, _: setting)
-    for step in (1, 5):  # without the discriminator, and with it
+    for step in (1, 3, 5):  # without the discriminator, with it, and with the decoder alone
         found = []
         for setting in (False, True):
             train = dataclasses.replace(config.train, compile=setting)
@@ -141,3 +141,29 @@ def test_fine_tuning_starts_from_weights_and_refuses_another_mel(config, task, t
     write_json(tmp_path / "pipeline.json", settings)
     with pytest.raises(UserError, match=r"another mel than the config's: fmax 1000\.0 and 2000\.0"):
         make_task(dataclasses.replace(config, train=train), make_accelerator(config), None)
+
+
+def test_from_decoder_start_on_the_encoder_stays_and_latents_have_noise(config, task):
+    start = config.model.loss.decoder_start
+    before = gradients(task, start - 1)
+    assert all(p.grad is not None for p in task.vae.encoder.parameters())
+    task.objective.zero_grad()
+    task.after_step(start - 1, {"latent_moments": torch.tensor([0.0, 4.0])})
+    after = gradients(task, start)
+    assert before["generator"] > 0
+    assert after["generator"] > 0
+    for part in (task.vae.encoder, task.vae.quant_conv):
+        assert all(p.grad is None for p in part.parameters())
+    assert all(p.grad is not None for p in task.vae.decoder.parameters())
+    # |N(0, decoder_noise^2)| standard deviations for each clip.
+    drawn = torch.cat([task._decoder_noise(step, 0) for step in range(start, start + 400)])
+    sizes = drawn.flatten(1).std(1) / task.vae.latent_std
+    assert sizes.square().mean().sqrt().item() == pytest.approx(0.4, rel=0.1)
+    assert sizes.mean().item() == pytest.approx(0.4 * (2 / np.pi) ** 0.5, rel=0.1)
+
+
+def test_without_decoder_start_the_encoder_learns_to_the_end(config, task):
+    loss = dataclasses.replace(config.model.loss, decoder_start=None)
+    task.config = dataclasses.replace(config, model=dataclasses.replace(config.model, loss=loss))
+    gradients(task, 10**6)
+    assert all(p.grad is not None for p in task.vae.encoder.parameters())

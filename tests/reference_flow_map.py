@@ -6,7 +6,8 @@ import torch
 from scipy.special import expit, ndtri
 from torch import Tensor, nn
 
-from tests.reference import Stage2, Text, generator, learning_rate, moments
+from tests.reference import Stage2, Text, generator, moments
+from tests.reference_optimizer import learning_rate
 
 
 class FlowMap(Stage2):

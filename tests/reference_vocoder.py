@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.reference import AdamW, Average, generator, learning_rate, segment
+from tests.reference import generator, segment
+from tests.reference_optimizer import AdamW, Average, learning_rate
 
 BANDS = {32: 5, 64: 10, 128: 20, 256: 40, 512: 80, 1024: 160, 2048: 320}
 

@@ -162,6 +162,12 @@ def test_from_decoder_start_on_the_encoder_stays_and_latents_have_noise(config, 
     assert sizes.mean().item() == pytest.approx(0.4 * (2 / np.pi) ** 0.5, rel=0.1)
 
 
+def test_a_run_that_goes_on_behind_decoder_start_leaves_the_encoder(config, task):
+    next(task.batches(config.model.loss.decoder_start + 1))
+    assert not any(p.requires_grad for p in task.vae.encoder.parameters())
+    assert all(p.requires_grad for p in task.vae.decoder.parameters())
+
+
 def test_without_decoder_start_the_encoder_learns_to_the_end(config, task):
     loss = dataclasses.replace(config.model.loss, decoder_start=None)
     task.config = dataclasses.replace(config, model=dataclasses.replace(config.model, loss=loss))

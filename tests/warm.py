@@ -131,6 +131,7 @@ def _train(log: Path, arguments: list[str], trap: Trap | None, environment: dict
     os.setsid()
     _fork_again()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what nohup starts ignores it
     os.chdir(ROOT)
     os.environ.update(environment, CUDA_VISIBLE_DEVICES="")
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

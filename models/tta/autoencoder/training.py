@@ -144,6 +144,7 @@ class AutoencoderTraining(LatentTask):
 
     def batches(self, step: int) -> Iterator[dict]:
         """Micro-batches from `step` on: {"mel": [B, 1, n_mel, frames], "uid": names}."""
+        # A run that goes on may be behind decoder_start.
         self._freeze_encoder(step)
         paths = Mapped(partial(mel_path, self.config), self.train_records)
         names = Mapped(itemgetter("Uid"), self.train_records)

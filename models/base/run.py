@@ -294,9 +294,9 @@ class Run:
                 if self.clock.since_step < self.step:
                     self.summarise()
                 self.save_checkpoint()
-            self.log.info(
-                "step %d: stopped and saved; to go on, run the same command again", self.step
-            )
+            if not self.watch.gave_up:  # else the same command would end as this one
+                again = "step %d: stopped and saved; to go on, run the same command again"
+                self.log.info(again, self.step)
         self.tensorboard.close()
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()

@@ -194,6 +194,7 @@ def test_a_run_without_finite_losses_stops_saved_with_advice(place, tmp_path):
         shutil.rmtree(whole)
         kept.rename(whole)
     assert "error: 5 steps in a row up to step 5 had no finite loss" in log.read_text()
+    assert "run the same command again" not in log.read_text()
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000006"]
     assert not (run / "final").exists()
 

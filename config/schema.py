@@ -148,6 +148,7 @@ class InferenceConfig:
     sampler: SamplerName
     num_steps: Count
     guidance_scale: Annotated[float, Field(ge=1)]
+    guidance_mean: Annotated[float, Field(ge=0, le=1)]
     vocoder: Place
     demo_prompts: Annotated[Texts, Field(min_length=1)]
 

@@ -197,11 +197,11 @@ def reference_2(root: Path, run: Path) -> Stage2:
 
 
 def write_flow_start(root: Path) -> Path:
-    """<root>/flow, as <root>/start, but along a flow and guided by 2.5."""
+    """<root>/flow, as <root>/start, but along a flow and guided by 2.5, means by half."""
     shutil.copytree(root / "start", root / "flow")
     settings = json.loads((root / "flow/pipeline.json").read_text())
     settings["noise_scheduler"]["prediction_type"] = "flow_prediction"
-    settings["sampling"]["guidance_scale"] = 2.5
+    settings["sampling"] |= {"guidance_scale": 2.5, "guidance_mean": 0.5}
     (root / "flow/pipeline.json").write_text(json.dumps(settings))
     return root / "flow"
 

@@ -14,7 +14,8 @@ class FlowMap(Stage2):
     """Progressive self-distillation with midpoints (Boffi et al. 2025, arXiv:2505.18825).
 
     Every `every`-th clip learns a jump as the mean of its halves, the others the teacher's guided
-    velocity (Ho & Salimans 2022, arXiv:2207.12598, eq. 6).
+    velocity (Ho & Salimans 2022, arXiv:2207.12598, eq. 6), of which the mean of a channel is guided
+    by half.
     """
 
     def __init__(self, teacher: nn.Module, scale: float, every: int, *arguments) -> None:
@@ -30,7 +31,8 @@ class FlowMap(Stage2):
         if begin == end:
             time = torch.tensor([1000 * begin])
             empty, prompted = (self.teacher(x, time, *t) for t in (self.empty([""]), text))
-            return empty + self.scale * (prompted - empty)
+            more = (self.scale - 1) * (prompted - empty)
+            return prompted + more - more.mean((2, 3), keepdim=True) / 2
         middle = (begin + end) / 2
         # The shortest jumps, 1/32, have two steps of Euler's for their halves.
         euler = begin - end < 1 / 20

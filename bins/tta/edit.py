@@ -76,6 +76,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sampler", help="ddim, dpm++, euler, pndm or unipc; default: the model's")
     parser.add_argument("--text_guidance", type=float, help="1: none; default: the model's")
     parser.add_argument(
+        "--guidance_mean", type=float, help="share of it that shifts levels; default: the model's"
+    )
+    parser.add_argument(
         "--source_guidance", type=float, help="1: none, more keeps more; default: the model's"
     )
     parser.add_argument("--vocoder", type=expanduser, help="as of run_inference.sh")
@@ -179,7 +182,7 @@ def prepared(
     except UserError as error:
         raise UserError(f"--audio {error}") from None
     changes = {
-        **{name: getattr(arguments, name) for name in ("seed", "num_steps", "sampler")},
+        **{n: getattr(arguments, n) for n in ("seed", "num_steps", "sampler", "guidance_mean")},
         "guidance_scale": arguments.text_guidance,
         "source_guidance": arguments.source_guidance,
         "changed_over": arguments.changed_over,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from models.tta.ldm.sampling import SamplingSettings
     from models.vocoders.load import Vocoder
 
-SAMPLING = ("sampler", "num_steps", "guidance_scale", "duration", "seed")
+SAMPLING = ("sampler", "num_steps", "guidance_scale", "guidance_mean", "duration", "seed")
 
 
 def main() -> None:
@@ -125,6 +125,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--sampler", help="default: the model's")
     make.add_argument("--num_steps", type=int, help="default: the model's")
     make.add_argument("--guidance_scale", type=float, help="default: the model's")
+    make.add_argument("--guidance_mean", type=float, help="default: the model's")
     make.add_argument("--duration", type=float, help="seconds; default: the training length")
     make.add_argument("--seed", type=int, help="of the first reference's, + 1 each; default: 0")
     make.add_argument("--batch_size", type=at_least_1, default=8, help="sounds made at a time")

@@ -52,6 +52,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num_steps", type=int, help="sampling steps; default: the model's")
     parser.add_argument("--guidance_scale", type=float, help="1: none; default: the model's")
     parser.add_argument(
+        "--guidance_mean",
+        type=float,
+        help="share of it that shifts levels, 0 to 1; default: the model's",
+    )
+    parser.add_argument(
         "--negative_text", type=in_utf8, help="what not to hear; default: the model's"
     )
     parser.add_argument("--duration", type=float, help="seconds; default: the training length")

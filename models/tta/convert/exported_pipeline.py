@@ -40,7 +40,8 @@ class TextToAudioPipeline(DiffusionPipeline):
         vae, unet, scheduler, text_encoder, tokenizer: what they are called.
         vocoder: a HiFi-GAN or a Vocos; None: Griffin-Lim, which needs no weights.
         mel: sample_rate (Hz), n_fft, win_size, hop_size (samples), n_mel, fmin, fmax (Hz).
-        defaults: frames, num_inference_steps, guidance_scale of a call; max_tokens of a text.
+        defaults: frames, num_inference_steps, guidance_scale of a call; max_tokens of a text;
+                guidance_mean, the share of what guidance does to a channel's mean that is left.
     """
 
     _optional_components: ClassVar[list[str]] = ["vocoder"]
@@ -138,6 +139,8 @@ class TextToAudioPipeline(DiffusionPipeline):
             if guided:  # classifier-free guidance (arXiv:2207.12598, eq. 6)
                 prompted, empty = prediction.chunk(2)
                 prediction = empty + guidance * (prompted - empty)
+                more = (prediction - prompted).mean((2, 3), keepdim=True)
+                prediction = prediction - (1 - self.config.defaults["guidance_mean"]) * more
             latent = self.scheduler.step(prediction, timestep, latent).prev_sample
         return latent
 

@@ -243,7 +243,8 @@ def _take_pipeline_settings(found: Imported, index: dict, folder: Path) -> None:
         )
     data |= {name: defaults[name] for name in ("frames", "max_tokens") if name in defaults}
     data["sampling"]["sampler"] = _sampler_of(scheduler) or data["sampling"]["sampler"]
-    for ours, theirs in (("num_steps", "num_inference_steps"), ("guidance_scale",) * 2):
+    same = ("guidance_scale",) * 2, ("guidance_mean",) * 2
+    for ours, theirs in (("num_steps", "num_inference_steps"), *same):
         data["sampling"][ours] = defaults.get(theirs, data["sampling"][ours])
     if isinstance(data["frames"], int):
         data["sampling"]["duration"] = data["frames"] / settings.mel.frames_per_second

@@ -62,6 +62,7 @@ def export(pipeline: Pipeline, vocoder: Vocoder, card: str, folder: Path) -> Non
             "frames": settings.frames,
             "num_inference_steps": sampling.num_steps,
             "guidance_scale": sampling.guidance_scale,
+            "guidance_mean": sampling.guidance_mean,
             "max_tokens": text_encoder.max_tokens,
         },
     )

@@ -14,7 +14,7 @@ from config.schema import AUDITExperiment
 from config.typed_json import NotNegative, Text, typed
 from models.tta.ldm.known import Known
 from models.tta.ldm.pipeline import Pipeline, PipelineSettings
-from models.tta.ldm.sampling import Denoiser, SamplingSettings
+from models.tta.ldm.sampling import Denoiser, SamplingSettings, with_mean
 from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.tta.ldm.windows import by_windows
@@ -77,7 +77,12 @@ class Editor(Pipeline):
         source = torch.zeros_like(noise) if known is None else known.latent.expand_as(noise)
         scales, columns = (sampling.guidance_scale, sampling.source_guidance), noise.shape[3]
         predict = guided_by_both(
-            self.unet, self.text_encoder, texts, sampling.negative_text, *scales
+            self.unet,
+            self.text_encoder,
+            texts,
+            sampling.negative_text,
+            *scales,
+            sampling.guidance_mean,
         )
 
         def denoise(latent: Tensor, timestep: Tensor) -> Tensor:
@@ -94,6 +99,7 @@ def guided_by_both(
     negative: str,
     text_scale: float,
     source_scale: float,
+    mean_share: float = 1.0,
 ) -> Denoiser:
     """The U-Net's prediction for these texts, guided by text and sound.
 
@@ -104,7 +110,7 @@ def guided_by_both(
         e(0, "") + source_scale (e(source, "") - e(0, ""))
                  + text_scale (e(source, text) - e(source, "")).
 
-    Those of the three that count in this sum run as one batch.
+    Those of the three that count in this sum run as one batch. `mean_share`: see `with_mean`.
     """
     terms = [  # weight, texts, and whether the source is seen
         (text_scale, list(texts), 1.0),
@@ -123,7 +129,8 @@ def guided_by_both(
         if network is None:
             network = graphed(lambda x, t: unet(x, t, context=context), inputs, timesteps)
         predictions = network(inputs, timesteps).float().chunk(len(seen))
-        return sum(w * prediction for w, prediction in zip(weights, predictions, strict=True))
+        total = sum(w * prediction for w, prediction in zip(weights, predictions, strict=True))
+        return with_mean(total, predictions[0], mean_share)
 
     return denoise
 

@@ -118,7 +118,9 @@ class Distillation(AudioLDMTraining):
         with torch.no_grad():
             empty = self.text_encoder.encode([""])
         source_scale = getattr(guiding, "source_guidance", 1.0)
-        self.teacher = Teacher(self._teacher_unet, empty, scale, source_scale)
+        self.teacher = Teacher(
+            self._teacher_unet, empty, scale, source_scale, guiding.guidance_mean
+        )
         self.notes.append(f"learns from {self.made_from['teacher']['folder']}, guided by {scale:g}")
         return FlowMapObjective(self.unet, self.schedule, self.teacher, flow_map.jump_every)
 

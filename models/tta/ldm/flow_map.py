@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from models.tta.ldm.diffusion import DiffusionObjective
 from models.tta.ldm.noise_schedule import NoiseSchedule
+from models.tta.ldm.sampling import with_mean
 from models.tta.ldm.unet import UNet
 from utils.device import memory_format
 
@@ -40,10 +41,15 @@ class Teacher:
     """
 
     def __init__(
-        self, unet: nn.Module, empty: tuple[Tensor, Tensor], text_scale: float, source_scale: float
+        self,
+        unet: nn.Module,
+        empty: tuple[Tensor, Tensor],
+        text_scale: float,
+        source_scale: float,
+        mean_share: float = 1.0,
     ) -> None:
         """`empty`: states [1, L, D] and mask [1, L] of the empty text."""
-        self.unet, self.empty = unet, empty
+        self.unet, self.empty, self.mean_share = unet, empty, mean_share
         terms = [  # weight, and whether the text and the source are there
             (text_scale, True, True),
             (source_scale - text_scale, False, True),
@@ -71,7 +77,8 @@ class Teacher:
         times = timesteps.repeat(len(self.terms))
         predictions = self.unet(torch.cat(inputs), times, torch.cat(texts), torch.cat(masks))
         parts = predictions.float().chunk(len(self.terms))
-        return sum(weight * part for (weight, *_), part in zip(self.terms, parts, strict=True))
+        total = sum(weight * part for (weight, *_), part in zip(self.terms, parts, strict=True))
+        return with_mean(total, parts[0], self.mean_share)
 
 
 class FlowMapObjective(DiffusionObjective):

@@ -90,7 +90,7 @@ def _from_training(config: dict[str, Any]) -> dict[str, Any]:
     """The settings in the config.json of a training."""
     preprocess, inference, model = config["preprocess"], config["inference"], config["model"]
     mel, frames = picked(MelConfig, preprocess), preprocess["segment_frames"]
-    names = ("sampler", "num_steps", "guidance_scale")
+    names = ("sampler", "num_steps", "guidance_scale", "guidance_mean")
     made_with = {name: str(value) for name, value in config.get("made_with", {}).items()}
     return {
         "mel": mel,
@@ -99,7 +99,7 @@ def _from_training(config: dict[str, Any]) -> dict[str, Any]:
         "noise_scheduler": picked(NoiseSchedulerConfig, model["noise_scheduler"]),
         "max_tokens": model["text_encoder"]["max_tokens"],
         "sampling": {
-            **{name: inference[name] for name in names},
+            **{name: inference[name] for name in names if name in inference},
             "duration": frames * mel["hop_size"] / mel["sample_rate"],
         },
         "vocoder": inference["vocoder"],
@@ -185,7 +185,8 @@ class Pipeline:
     ) -> Denoiser:
         """The U-Net's prediction for these texts and for latents of the noise's shape."""
         scale, negative = sampling.guidance_scale, sampling.negative_text
-        denoise = guided(self.unet, self.text_encoder, texts, negative, scale)
+        share = sampling.guidance_mean
+        denoise = guided(self.unet, self.text_encoder, texts, negative, scale, share)
         return windowed(denoise, noise.shape[3], self.columns)
 
     @property

@@ -85,6 +85,7 @@ class SamplingSettings:
     task: Literal["super_resolution"] | None = None  # what is above `cutoff` is made anew
     cutoff: Positive | None = None  # Hz
     resample: Count = 1  # times that a part of the way is gone, so that what is made fits
+    guidance_mean: Annotated[float, Field(ge=0, le=1)] = 1.0  # see `with_mean`
 
     def __post_init__(self) -> None:
         partial = self.region or self.extend or self.task
@@ -208,8 +209,25 @@ def starting_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.dev
     return torch.stack(noise).to(device, memory_format=memory_format(device))
 
 
+def with_mean(guided: Tensor, prompted: Tensor, share: float) -> Tensor:
+    """A guided prediction [B, z, h, w], where `share` of what guidance does to means is left.
+
+    What it adds to the prompted prediction shifts the mean of each of a sound's channels, too: what
+    is louder than the average sound gets louder still, and what is quieter is hardly heard. With a
+    share of 1, guidance is as published.
+    """
+    if share == 1:
+        return guided
+    return guided - (1 - share) * (guided - prompted).mean((2, 3), keepdim=True)
+
+
 def guided(
-    unet: UNet, text_encoder: TextEncoder, texts: Sequence[str], negative: str, scale: float
+    unet: UNet,
+    text_encoder: TextEncoder,
+    texts: Sequence[str],
+    negative: str,
+    scale: float,
+    mean_share: float = 1.0,
 ) -> Denoiser:
     """The U-Net's prediction for these texts, under guidance where `scale` is not 1.
 
@@ -231,7 +249,7 @@ def guided(
         if not both:
             return prediction
         prompted, empty = prediction.chunk(2)
-        return empty + scale * (prompted - empty)
+        return with_mean(empty + scale * (prompted - empty), prompted, mean_share)
 
     return denoise
 

@@ -77,7 +77,10 @@ def exported(tmp_path_factory):
     for name, (sampler, vocoder, target) in MODELS.items():
         pipeline = small_pipeline(
             root / "configs",
-            inference={"sampler": sampler, "num_steps": 4, "guidance_scale": 2.5},
+            inference={
+                **{"sampler": sampler, "num_steps": 4, "guidance_scale": 2.5},
+                "guidance_mean": 0.4,
+            },
             train={"init_from": "a teacher, which is not needed here"},
             model={
                 "noise_scheduler": {"prediction_type": target},

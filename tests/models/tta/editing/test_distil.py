@@ -29,7 +29,7 @@ def place(edits, tmp_path_factory) -> Path:
     shutil.copytree(edits / "runs/audit/final", root / "teacher")
     settings = json.loads((root / "teacher/pipeline.json").read_text())
     settings["noise_scheduler"] |= FLOW
-    settings["sampling"] |= {"guidance_scale": 3.0, "source_guidance": 1.5}
+    settings["sampling"] |= {"guidance_scale": 3.0, "source_guidance": 1.5, "guidance_mean": 0.5}
     (root / "teacher/pipeline.json").write_text(json.dumps(settings))
     return root
 

@@ -70,6 +70,11 @@ def test_guidance_is_equation_3_of_instructpix2pix(text_scale, source_scale, pas
     expected = neither + source_scale * (sound - neither) + text_scale * (both - sound)
     torch.testing.assert_close(found, expected)
     assert fake.passes == 2 * passes  # nothing is computed that does not count
+    # What both guidances do to a channel's mean, by half.
+    denoise = guided_by_both(fake, fake, ["2", "-3"], "0.5", text_scale, source_scale, 0.5)
+    found = denoise(torch.cat([latent, source], dim=1), torch.tensor(7))
+    shift = (expected - both).mean((2, 3), keepdim=True)
+    torch.testing.assert_close(found, expected - 0.5 * shift)
 
 
 def test_an_editor_begins_as_the_text_to_audio_model(trained):

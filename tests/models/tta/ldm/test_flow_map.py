@@ -71,6 +71,9 @@ def test_the_teacher_is_guided_by_text_and_by_sound():
     torch.testing.assert_close(found, expected + 100 * source, rtol=1e-4, atol=1e-3)
     found = Teacher(unet, empty, 2.5, 1.5)(latent, timesteps, states, mask, source)
     torch.testing.assert_close(found, expected + 1.5 * 100 * source, rtol=1e-4, atol=1e-3)
+    found = Teacher(unet, empty, 2.5, 1.0, 0.5)(latent, timesteps, states, mask, None)
+    half = 0.5 * 1.5 * (of_text - of_none)  # which is the same at all places
+    torch.testing.assert_close(found, expected - half, rtol=1e-4, atol=1e-3)
     # What is not needed is not run.
     assert [len(Teacher(unet, empty, *w).terms) for w in ((1, 1), (3, 1), (2, 2), (3, 2))] == [
         *(1, 2, 2, 3),

@@ -138,18 +138,11 @@ def _factor(gram: Tensor) -> Tensor:
     return factor
 
 
-def learning_rate(train: TrainConfig, step: int, restart: int | None = None) -> float:
-    """Linear warm-up, then constant, or falling to 0 at max_steps.
-
-    With a `restart` within the run it falls to 0 there, and all of it begins anew (Loshchilov &
-    Hutter 2017, arXiv:1608.03983, section 3).
-    """
-    steps = train.max_steps
-    if restart is not None and restart < steps:
-        steps, step = (steps - restart, step - restart) if step >= restart else (restart, step)
+def learning_rate(train: TrainConfig, step: int) -> float:
+    """Linear warm-up, then constant, or falling to 0 at max_steps."""
     if step < train.warmup_steps:
         return train.adam.lr * (step + 1) / train.warmup_steps
-    done = (step - train.warmup_steps) / max(1, steps - train.warmup_steps)
+    done = (step - train.warmup_steps) / max(1, train.max_steps - train.warmup_steps)
     factor = {
         "constant": 1.0,
         "linear": 1.0 - done,

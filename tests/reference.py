@@ -98,7 +98,7 @@ class Stage1:
         total = nll + loss["kl_weight"] * (kl.detach() if alone else kl)
         seen = {"rec_loss": error, "nll_loss": nll, "kl_loss": kl}
 
-        rate = learning_rate(self.train, step, loss["decoder_start"])
+        rate = learning_rate(self.train, step)
         plays = loss["disc_factor"] > 0 and step >= loss["disc_start"]
         if plays:
             fake, real = self.discriminator(rebuilt), self.discriminator(mel)
@@ -136,17 +136,14 @@ class Stage1:
 
 
 def level_error(made: Tensor, real: Tensor) -> Tensor:
-    """Mean differences of the levels of patches of 8 x 8, of which the last may be cut, and of
-    clips, in nepers.
-    """
+    """Mean difference of the levels of patches of 8 x 8, in nepers; the last may be cut."""
     differences = []
     for row in range(0, made.shape[2], 8):
         for column in range(0, made.shape[3], 8):
             place = (slice(None), 0, slice(row, row + 8), slice(column, column + 8))
             of_made, of_real = ((x[place].exp() ** 2).mean((1, 2)) for x in (made, real))
             differences.append((of_made / of_real).log().abs() / 2)
-    of_made, of_real = ((clips.exp() ** 2).mean((1, 2, 3)) for clips in (made, real))
-    return torch.stack(differences).mean() + ((of_made / of_real).log().abs() / 2).mean()
+    return torch.stack(differences).mean()
 
 
 # ---------------------------------------------------------------- stage 2

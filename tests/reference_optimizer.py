@@ -9,18 +9,13 @@ import torch
 from torch import Tensor, nn
 
 
-def learning_rate(train: dict, step: int, restart: int | None = None) -> float:
+def learning_rate(train: dict, step: int) -> float:
     """Linear warm-up (Goyal et al. 2017, arXiv:1706.02677, section 2.2), then the schedule.
 
     The cosine is that of Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, with one period down to
-    zero; `step` counts from 0. At `restart` a second period begins (their section 3).
+    zero; `step` counts from 0.
     """
     largest, warmup, steps = train["adam"]["lr"], train["warmup_steps"], train["max_steps"]
-    if restart is not None and restart < steps:
-        first = train | {"max_steps": restart}
-        second = train | {"max_steps": steps - restart}
-        at = step - restart
-        return learning_rate(first, step) if at < 0 else learning_rate(second, at)
     if step < warmup:
         return largest * (step + 1) / warmup
     share = (step - warmup) / (steps - warmup)

@@ -139,7 +139,7 @@ def loop(run: Run | DryRun) -> None:
                         means.setdefault(name, []).append(value)
 
         # 2. One step of every network that had a loss, or of none where anything is not finite.
-        rate = learning_rate(settings, run.step, task.restart)
+        rate = learning_rate(settings, run.step)
         norms = {name: gradient_norm(net.parameters()) for name, net in networks.items()}
         finite += [norm.isfinite() for norm in norms.values()]
         run.metrics.add({f"grad_norm_{name}": norm for name, norm in norms.items()})

@@ -168,7 +168,7 @@ class Run:
         means = self.metrics.read()
         seconds, waiting = self.clock.read(self.step, time.perf_counter() - began)
         self.watch.check(means, self.step, waiting)
-        rate = learning_rate(self.config.train, self.step - 1, self.task.restart)
+        rate = learning_rate(self.config.train, self.step - 1)
         clock = {"learning_rate": rate, "seconds_per_step": seconds, "waiting": waiting}
         self.tensorboard.scalars("train", {**means, **clock}, self.step)
         beside = {name: f"{means[name]:.4g}" for name in self.task.shown if name in means}

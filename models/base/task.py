@@ -60,7 +60,6 @@ class Task(Protocol):
         ema: the average that inference uses in place of the weights, if there is one.
         train_records, valid_records: the data. A dry run shortens them before `prepare_data`.
         joint_step: the first step at which every network learns; a dry run begins there.
-        restart: the step at which the learning rate's schedule begins anew; None: it does not.
         shown: metrics beside the progress bar.
         summary: lines of the dry run, such as {"latent": "4 x 10 x 78 per clip"}.
         notes: what the user should know before the first step, such as which VAE was taken.
@@ -74,7 +73,6 @@ class Task(Protocol):
     train_records: Sequence[dict]
     valid_records: Sequence[dict]
     joint_step: int
-    restart: int | None
     shown: tuple[str, ...]
     summary: dict[str, str]
     notes: list[str]

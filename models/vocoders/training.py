@@ -47,7 +47,7 @@ WON_LOSS = 0.02  # of the discriminators; 2 where they know nothing
 class VocoderTraining:
     """Generator (Vocos or HiFi-GAN) and discriminators: a models/base Task."""
 
-    shown, restart = ("mel_loss", "d_loss"), None
+    shown = ("mel_loss", "d_loss")
 
     def __init__(
         self, config: Config, accelerator: Accelerator, share: Share, checkpoint: Path | None

@@ -21,7 +21,6 @@ class Case:
 
 
 NO_CRITIC = "model.loss.disc_start=100"
-ALONE_NEVER = (NO_CRITIC, "model.loss.decoder_start=null")
 CASES = {
     "without a discriminator": Case(
         4,
@@ -67,11 +66,6 @@ CASES = {
         ),
         lambda r: r.seen[3]["kl_loss"] > 1 and len(r.critic.norms) == 3,
     ),
-    "the schedule once more for the decoder alone": Case(
-        5,
-        (NO_CRITIC, "model.loss.decoder_start=2", "train.lr_schedule=cosine"),
-        lambda r: rates(r) == pytest.approx([1, 0.5, 1, 0.75, 0.25]),
-    ),
     "gradients clipped, each network's by its own norm": Case(
         4,
         ("model.loss.disc_start=0", "train.grad_clip=0.3"),
@@ -84,12 +78,12 @@ CASES = {
     ),
     "warm-up, then a line": Case(
         5,
-        (*ALONE_NEVER, "train.warmup_steps=2", "train.lr_schedule=linear"),
+        (NO_CRITIC, "train.warmup_steps=2", "train.lr_schedule=linear"),
         lambda r: rates(r) == pytest.approx([0.5, 1, 1, 2 / 3, 1 / 3]),
     ),
     "warm-up, then a cosine": Case(
         5,
-        (*ALONE_NEVER, "train.warmup_steps=1", "train.lr_schedule=cosine"),
+        (NO_CRITIC, "train.warmup_steps=1", "train.lr_schedule=cosine"),
         lambda r: rates(r) == pytest.approx([1, 1, 0.853553, 0.5, 0.146447], rel=1e-5),
     ),
 }

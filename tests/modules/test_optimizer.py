@@ -208,22 +208,6 @@ def test_the_learning_rate_of_each_of_six_steps(schedule, warmup, shares):
     assert rates == pytest.approx([3e-4 * share for share in shares], rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("restart", "shares"),
-    [
-        (4, [1 / 2, 1, 1, 1 / 2, 1 / 2, 1, 1, 1 / 2]),
-        (0, [1 / 2, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
-        (8, [1 / 2, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),  # the end: it falls but once
-        (20, [1 / 2, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
-    ],
-)
-def test_a_restart_begins_the_schedule_anew(restart, shares):
-    train = SimpleNamespace(
-        adam=SimpleNamespace(lr=1.0), warmup_steps=2, max_steps=8, lr_schedule="linear"
-    )
-    assert [learning_rate(train, step, restart) for step in range(8)] == pytest.approx(shares)
-
-
 @pytest.mark.parametrize(("schedule", "end"), [("constant", 1), ("linear", 0), ("cosine", 0)])
 def test_where_the_learning_rate_ends(schedule, end):
     train = SimpleNamespace(

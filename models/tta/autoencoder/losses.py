@@ -16,7 +16,7 @@ class AutoencoderObjective(nn.Module):
 
     The L1 error has a learned log-variance s: the loss L1 / exp(s) + s is the negative
     log-likelihood of a Laplace distribution (up to a constant), and is least at exp(s) = L1.
-    `level_weight` adds the levels of patches and clips to the L1 error: see level_loss.
+    `level_weight` adds the level of patches to the L1 error: see level_loss.
     """
 
     def __init__(self, vae: AutoencoderKL, logvar_init: float, level_weight: float = 0.0) -> None:
@@ -47,19 +47,16 @@ class AutoencoderObjective(nn.Module):
 
 
 def level_loss(made: Tensor, real: Tensor) -> Tensor:
-    """Mean difference of the levels of patches, and of all, as log amplitude.
-
-    Both are [B, 1, n_mel, frames].
+    """Mean difference of the levels of patches, as log amplitude; both [B, 1, n_mel, frames].
 
     The L1 error of a log is least at the median, and the median of a noise's power is 1.6 dB below
     its mean (an exponential distribution: 10 log10(ln 2)). So what is blurred comes back too quiet.
-    The level of a patch is the log of its mean power, which the blurred patch has to keep. A clip's
-    level is that of its loudest patches, which are few among many.
+    The level of a patch is the log of its mean power, which the blurred patch has to keep.
     """
-    powers = [(2 * mel).exp() for mel in (made, real)]
-    patches = [F.avg_pool2d(power, PATCH, ceil_mode=True).log() / 2 for power in powers]
-    clips = [power.mean((1, 2, 3)).log() / 2 for power in powers]
-    return F.l1_loss(*patches) + F.l1_loss(*clips)
+    of_made, of_real = (
+        F.avg_pool2d((2 * mel).exp(), PATCH, ceil_mode=True).log() / 2 for mel in (made, real)
+    )
+    return F.l1_loss(of_made, of_real)
 
 
 def hinge_generator_loss(logits_fake: Tensor) -> Tensor:

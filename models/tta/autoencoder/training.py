@@ -78,13 +78,7 @@ class AutoencoderTraining(LatentTask):
                 f"the discriminator never takes part: train.max_steps {config.train.max_steps} is"
                 f" not above model.loss.disc_start {loss.disc_start}"
             )
-        if loss.decoder_start is not None and config.train.max_steps <= loss.decoder_start:
-            self.notes.append(
-                f"the decoder never learns alone: train.max_steps {config.train.max_steps} is not"
-                f" above model.loss.decoder_start {loss.decoder_start}"
-            )
         self.joint_step = loss.disc_start if loss.disc_factor else 0
-        self.restart = loss.decoder_start  # so that the encoder, too, ends on small steps
         self._to_device()
 
     def load_records(self, split: str) -> Sequence[dict]:

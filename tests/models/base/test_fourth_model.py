@@ -24,7 +24,7 @@ from utils.checkpoint import save_tensors
 
 
 class EmptyTask:
-    ema, shown, joint_step, restart = None, ("loss",), 0, None
+    ema, shown, joint_step = None, ("loss",), 0
 
     def __init__(self, config, accelerator, share, checkpoint) -> None:
         self.train_records = load_split(config, "train")

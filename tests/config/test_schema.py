@@ -51,6 +51,7 @@ def test_every_shipped_config_is_valid_and_comes_back_from_json(path):
 
 def test_there_are_shipped_configs_for_both_stages_of_each_latent():
     stage_1 = {path.name for path in SHIPPED if path.parent.name == "autoencoderkl"}
+    stage_1.remove("exp_config_small_decoder.json")  # which goes on with another's latents
     stage_2 = {path.name for path in SHIPPED if path.parent.name == "audioldm"}
     # Learning from sounds alone is for the latents of exp_config_audioldm_vae.json, too; adapters
     # and flow maps are for those of what they are made of.

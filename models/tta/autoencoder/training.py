@@ -64,14 +64,16 @@ class AutoencoderTraining(LatentTask):
         """`checkpoint` is the folder to go on from; None starts anew."""
         super().__init__(config, accelerator, share)
         self.vae = AutoencoderKL(config.model.autoencoderkl)
-        self.starts_anew = checkpoint is None and config.train.init_from is None
         loss = config.model.loss
+        # A decoder that learns alone from the beginning needs an encoder that has learnt.
+        goes_on = config.train.init_from is not None or loss.decoder_start == 0
+        self.starts_anew = checkpoint is None and not goes_on
         self.objective = AutoencoderObjective(self.vae, loss.logvar_init, loss.level_weight)
         self.discriminator = PatchDiscriminator(loss.disc_channels, loss.disc_num_layers)
         self.d_weight = torch.zeros(())  # balances the adversarial term
         if checkpoint:
             self._read(checkpoint)
-        elif config.train.init_from:
+        elif goes_on:
             self._start_from(config.train.init_from)
         if loss.disc_factor > 0 and config.train.max_steps <= loss.disc_start:
             self.notes.append(
@@ -106,11 +108,12 @@ class AutoencoderTraining(LatentTask):
         self._discriminator = self.accelerator.prepare_model(self.discriminator)
         self.wrapped = (self._objective, self._discriminator)
 
-    def _start_from(self, path: str) -> None:
+    def _start_from(self, path: str | None) -> None:
+        """None: from the newest run in log_dir."""
         folder = find_weights(path, self.config.log_dir, "AutoencoderKL")
         saved = load_vae(folder)
-        check_mel(self.config.preprocess.mel, saved.mel, path)
-        load_weights(self.vae, saved.vae.state_dict(), Path(path))
+        check_mel(self.config.preprocess.mel, saved.mel, path or str(folder))
+        load_weights(self.vae, saved.vae.state_dict(), folder)
         self.notes.append(f"starts from the weights in {folder}")
 
     # ------------------------------------------------------------ data

@@ -168,6 +168,25 @@ def test_a_run_that_goes_on_behind_decoder_start_leaves_the_encoder(config, task
     assert all(p.requires_grad for p in task.vae.decoder.parameters())
 
 
+def test_a_decoder_that_learns_alone_from_the_start_is_the_newest_vaes(config, task, tmp_path):
+    model = dataclasses.replace(
+        config.model, loss=dataclasses.replace(config.model.loss, decoder_start=0)
+    )
+    alone = dataclasses.replace(config, model=model, log_dir=str(tmp_path))
+    with pytest.raises(UserError, match="no trained AutoencoderKL there"):
+        make_task(alone, make_accelerator(alone), None)
+    for name, bias in (("older", 1.0), ("newer", 2.0)):
+        task.vae.decoder.conv_out.bias.data.fill_(bias)
+        task.save_for_inference(tmp_path / name / "final")
+    made = make_task(alone, make_accelerator(alone), None)
+    made.prepare_data(tmp_path)
+    next(made.batches(0))
+    assert made.notes[-1] == f"starts from the weights in {tmp_path / 'newer/final'}"
+    for name, tensor in task.vae.state_dict().items():
+        assert torch.equal(made.vae.state_dict()[name], tensor), name
+    assert not any(p.requires_grad for p in made.vae.encoder.parameters())
+
+
 def test_without_decoder_start_the_encoder_learns_to_the_end(config, task):
     loss = dataclasses.replace(config.model.loss, decoder_start=None)
     task.config = dataclasses.replace(config, model=dataclasses.replace(config.model, loss=loss))

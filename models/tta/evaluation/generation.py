@@ -19,6 +19,13 @@ from utils.errors import UserError
 from utils.files import one_writer
 from utils.progress import progress
 
+# A sound whose receipt is older than one of these settings was made with its default.
+DEFAULTS = {
+    setting.name: setting.default
+    for setting in dataclasses.fields(SamplingSettings)
+    if setting.default is not dataclasses.MISSING
+}
+
 
 def generate_missing(
     folder: Path,
@@ -74,7 +81,7 @@ def _is_there(folder: Path, clip: Clip, seed: int, told: Mapping[str, object]) -
     path = folder / f"{clip.uid}.wav"
     if not path.is_file():
         return False
-    receipt = read_json(path.with_name(f"{path.stem}.json"))
+    receipt = {**DEFAULTS, **read_json(path.with_name(f"{path.stem}.json"))}
     expected = {"uid": clip.uid, "text": clip.captions[0], **told, "seed": seed}
     for name, value in expected.items():
         if receipt.get(name) != value:

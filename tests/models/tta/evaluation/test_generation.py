@@ -94,6 +94,19 @@ def test_what_is_there_is_kept_and_what_is_missing_is_made_the_same(place, train
         assert np.corrcoef(now, then)[0, 1] > 0.99
 
 
+def test_a_receipt_from_before_a_setting_means_its_default(place, trained, monkeypatch):
+    made = run(monkeypatch, place, trained)
+    for path in made.glob("-*.json"):
+        receipt = json.loads(path.read_text())
+        del receipt["guidance_mean"]
+        path.write_text(json.dumps(receipt))
+    before = {path.name: path.stat().st_mtime_ns for path in made.glob("*.wav")}
+    run(monkeypatch, place, trained)
+    assert {path.name: path.stat().st_mtime_ns for path in made.glob("*.wav")} == before
+    with pytest.raises(UserError, match=r"made with guidance_mean 1\.0, not 0\.5"):
+        run(monkeypatch, place, trained, "--guidance_mean=0.5")
+
+
 def test_sounds_made_in_another_way_are_not_mixed(place, trained, monkeypatch):
     run(monkeypatch, place, trained)
     with pytest.raises(UserError, match="num_steps 2, not 4; give another folder by --generated"):

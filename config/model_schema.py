@@ -108,7 +108,7 @@ class LossConfig:
     disc_channels: Annotated[int, Field(ge=8, multiple_of=8)]
     disc_num_layers: Count
     max_adapt_d_weight: Positive
-    decoder_start: Whole | None
+    decoder_alone: bool
     decoder_noise: NotNegative
 
 

@@ -116,6 +116,8 @@ def reference_1(root: Path, run: Path) -> Stage1:
     model, (mels, _) = tiny.load(root / "stage1.json").model, data_of(config)
     vae = AutoencoderKL(model.autoencoderkl)
     vae.load_state_dict(load_file(begin / "vae.safetensors"))
+    if config["train"]["init_from"] is None:
+        vae.latent_std.fill_(1.0)
     discriminator = PatchDiscriminator(model.loss.disc_channels, model.loss.disc_num_layers)
     discriminator.load_state_dict(_below("discriminator", load_file(begin / "loss.safetensors")))
     stream = ClipStream(len(mels), config["train"]["random_seed"])

@@ -62,7 +62,8 @@ class Stage1:
         self.logvar = nn.Parameter(torch.tensor(float(self.loss["logvar_init"])))
         self.generator = AdamW([*vae.parameters(), self.logvar], self.train)
         self.critic = AdamW(discriminator.parameters(), self.train)
-        self.d_weight, self.latent_std = torch.zeros(()), torch.ones(())
+        # A run that goes on with a VAE goes on with its deviation.
+        self.d_weight, self.latent_std = torch.zeros(()), vae.latent_std.clone()
         self.seen: list[dict[str, float]] = []
 
     def batch(self, step: int) -> Tensor:
@@ -83,7 +84,7 @@ class Stage1:
         # Kingma & Welling 2014, arXiv:1312.6114: section 2.4, and the KL of appendix B.
         latent = mean + (logvar / 2).exp() * noise
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
-        given, alone = latent, loss["decoder_start"] is not None and step >= loss["decoder_start"]
+        given, alone = latent, loss["decoder_alone"]
         if alone:
             # Zheng et al. 2025, arXiv:2510.11690: noise-augmented decoding.
             random = generator(seed, "decoder", step)

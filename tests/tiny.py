@@ -28,7 +28,6 @@ STAGE_1 = {
             "disc_channels": 8,
             "disc_num_layers": 1,
             "max_adapt_d_weight": 1e4,  # so high that the clamp hides nothing
-            "decoder_start": 4,
         },
     },
 }

@@ -24,7 +24,7 @@ def measure(config: str, overrides: list[str], rounds: int, root: Path) -> Part:
     settings = load_config(config, overrides)
     batch_size = settings.train.batch_size
     made = write_data(root / "data", settings, clips=2 * batch_size)
-    made += ["train.num_workers=0", "model.loss.decoder_start=null"]  # both learn, both ways
+    made += ["train.num_workers=0", "model.loss.decoder_alone=false"]  # both learn, both ways
     run = DryRun(load_config(config, [*overrides, *made]), make_task)
     device = run.accelerator.device
 

@@ -61,7 +61,8 @@ CASES = {
     "the decoder alone, from noisy latents": Case(
         4,
         (
-            *("model.loss.disc_start=1", "model.loss.decoder_start=2"),
+            *("model.loss.disc_start=1", "model.loss.decoder_alone=true"),
+            f"train.init_from=ROOT/runs/{golden.STARTED}",
             *("model.loss.decoder_noise=0.8", "model.loss.kl_weight=0.01"),
         ),
         lambda r: r.seen[3]["kl_loss"] > 1 and len(r.critic.norms) == 3,
@@ -106,7 +107,8 @@ def place(tmp_path_factory) -> Path:
 def test_steps_are_those_of_the_papers(place, name):
     case = CASES[name]
     steps = (f"train.max_steps={case.steps}", f"train.save_checkpoints_steps={case.steps}")
-    run = golden.train(place, 1, name, *case.changes, *steps)
+    changes = [change.replace("ROOT", str(place)) for change in case.changes]
+    run = golden.train(place, 1, name, *changes, *steps)
     reference = golden.reference_1(place, run)
     began = golden.weights_1(reference)
     for step in range(case.steps):

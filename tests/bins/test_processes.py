@@ -51,6 +51,19 @@ def test_two_processes_with_two_pieces_each_are_as_one(place):
     assert_close(place / "runs" / "pieces", place / "runs" / "one1", STEPS, 1e-4)
 
 
+def test_a_decoder_alone_shared_out_and_gone_on_with_is_as_in_one_piece(place):
+    log = place / "log_decoder"
+    arguments = ["--config", place / "stage1.json", f"train.init_from={place}/runs/one1"]
+    arguments.append("model.loss.decoder_alone=true")
+    assert warm.run(log, *arguments, "--exp_name", "decoder1") == 0, log.read_text()
+    arguments += ["--exp_name", "decoder2", "train.gradient_accumulation_steps=2"]
+    half = "train.max_steps=3"
+    assert warm.run_together(log, 2, *arguments, half) == [0, 0], log.read_text()
+    assert warm.run_together(log, 2, *arguments) == [0, 0], log.read_text()
+    assert "goes on from" in log.read_text()
+    assert_close(place / "runs" / "decoder2", place / "runs" / "decoder1", STEPS, 1e-4)
+
+
 def test_a_batch_that_cannot_be_shared_out(place, tmp_path):
     log = tmp_path / "log"
     arguments = ["--config", place / "stage1.json", "--exp_name", "odd", "train.batch_size=3"]

@@ -65,8 +65,7 @@ class AutoencoderTraining(LatentTask):
         super().__init__(config, accelerator, share)
         self.vae = AutoencoderKL(config.model.autoencoderkl)
         loss = config.model.loss
-        # A decoder that learns alone from the beginning needs an encoder that has learnt.
-        goes_on = config.train.init_from is not None or loss.decoder_start == 0
+        goes_on = config.train.init_from is not None or loss.decoder_alone
         self.starts_anew = checkpoint is None and not goes_on
         self.objective = AutoencoderObjective(self.vae, loss.logvar_init, loss.level_weight)
         self.discriminator = PatchDiscriminator(loss.disc_channels, loss.disc_num_layers)
@@ -75,6 +74,9 @@ class AutoencoderTraining(LatentTask):
             self._read(checkpoint)
         elif goes_on:
             self._start_from(config.train.init_from)
+        if loss.decoder_alone:  # the latents stay as they are, for what learns from them
+            self.vae.encoder.requires_grad_(False)
+            self.vae.quant_conv.requires_grad_(False)
         if loss.disc_factor > 0 and config.train.max_steps <= loss.disc_start:
             self.notes.append(
                 f"the discriminator never takes part: train.max_steps {config.train.max_steps} is"
@@ -147,8 +149,6 @@ class AutoencoderTraining(LatentTask):
 
     def batches(self, step: int) -> Iterator[dict]:
         """Micro-batches from `step` on: {"mel": [B, 1, n_mel, frames], "uid": names}."""
-        # A run that goes on may be behind decoder_start.
-        self._freeze_encoder(step)
         paths = Mapped(partial(mel_path, self.config), self.train_records)
         names = Mapped(itemgetter("Uid"), self.train_records)
         dataset = MelDataset(paths, names, self.frames, self.stream)
@@ -163,7 +163,7 @@ class AutoencoderTraining(LatentTask):
         """
         loss = self.config.model.loss
         mel = to_device(batch["mel"], self.accelerator.device)
-        added = self._decoder_noise(step, micro) if self._decoder_alone(step) else None
+        added = self._decoder_noise(step, micro) if loss.decoder_alone else None
         terms = self._objective(mel, self._noise(step, micro), added)
         generator_loss = terms["nll_loss"] + loss.kl_weight * terms["kl_loss"]
         names = ("rec_loss", "level_loss", "nll_loss", "kl_loss")
@@ -199,21 +199,6 @@ class AutoencoderTraining(LatentTask):
         (of_nll,) = torch.autograd.grad(terms["nll_loss"], last, retain_graph=True)
         (of_gan,) = torch.autograd.grad(reconstruction, last, gradient, retain_graph=True)
         return torch.stack([of_nll, of_gan])
-
-    def _decoder_alone(self, step: int) -> bool:
-        start = self.config.model.loss.decoder_start
-        return start is not None and step >= start
-
-    def _freeze_encoder(self, step: int) -> None:
-        """From decoder_start on: the latents stay as they are, for what learns from them."""
-        parts = (self.vae.encoder, self.vae.quant_conv)
-        if not self._decoder_alone(step) or not parts[1].weight.requires_grad:
-            return
-        for part in parts:
-            part.requires_grad_(False)
-        # Several processes wait for a gradient of all that learnt when this was prepared.
-        self._objective = self.accelerator.prepare_model(self.objective)
-        self.wrapped = (self._objective, self._discriminator)
 
     def _decoder_noise(self, step: int, micro: int) -> Tensor:
         """What is added to latents, so that the decoder learns to take what is not quite one.
@@ -251,7 +236,6 @@ class AutoencoderTraining(LatentTask):
         decay = min(STD_DECAY, (1 + step) / (10 + step))
         kept = std.where(std.isfinite(), self.vae.latent_std)  # a skipped step changes nothing
         self.vae.latent_std.lerp_(kept, 1 - decay)
-        self._freeze_encoder(step + 1)
         return {"latent_std": std}
 
     def troubles(self, metrics: dict[str, float]) -> dict[str, str]:

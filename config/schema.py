@@ -203,7 +203,7 @@ class Experiment:
 class AutoencoderKLExperiment(Experiment):
     SHAPES: ClassVar = (
         *(*Experiment.SHAPES, "model.autoencoderkl"),
-        *("model.loss.disc_channels", "model.loss.disc_num_layers"),
+        *("model.loss.disc_channels", "model.loss.disc_num_layers", "model.loss.decoder_alone"),
     )
 
     model_type: Literal["AutoencoderKL"]

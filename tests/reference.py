@@ -123,7 +123,7 @@ class Stage1:
 
         # Rombach et al. 2022, app. G: latents are scaled to unit deviation; ours is a running mean.
         std = latent.detach().std(correction=0)
-        memory = min(0.99, (1 + step) / (10 + step))
+        memory = 1 if alone else min(0.99, (1 + step) / (10 + step))
         self.latent_std = memory * self.latent_std + (1 - memory) * std
         seen |= {"latent_std": std, "learning_rate": torch.tensor(rate)}
         self.seen.append({name: float(value.detach()) for name, value in seen.items()})

@@ -63,10 +63,11 @@ def _config_like(config: str, makes: str) -> str:
     kind = "edits" if makes == "Edits" else script.parent.name
     name = path.name.replace("exp_config", "edits") if makes == "Edits" else path.name
     called_from = os.environ.get("ARION_CALLER_DIR", "")
+    users = next((p for p in (Path(called_from, path), path) if p.is_file()), None)
     for found in (script.with_name(name), path.with_name(f"{kind}.json")):
         for place in (found, Path(called_from, found)):
             if place.is_file():
-                return (found == path and _base(place)) or str(found)
+                return (users and place.samefile(users) and _base(place)) or str(found)
     return "FILE"
 
 

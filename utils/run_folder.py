@@ -11,6 +11,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from utils.checkpoint import Checkpoints, read_json
 from utils.commands import command
@@ -170,13 +171,13 @@ def find_weights(path: str | None, log_dir: str, model_type: str) -> Path:
     if (place / "model_index.json").is_file():
         raise UserError(
             f"{path}: a model in diffusers' layout; make a folder of ours of it first:"
-            f" python bins/tta/convert.py import --from diffusers --to DIR {path}"
+            f" python bins/tta/convert.py import --from diffusers --to DIR {quote(path)}"
         )
     folder = weights_folder(place, model_type)
     if folder is None and weights_folder(place, "LoRA"):
         raise UserError(
-            f"{path}: holds adapters (LoRA), not a whole model: give them as --lora {path}, or make"
-            f" a whole one: python bins/tta/convert.py merge --lora {path} OUT_DIR"
+            f"{path}: holds adapters (LoRA), not a whole model: give them as --lora {quote(path)},"
+            f" or make a whole one: python bins/tta/convert.py merge --lora {quote(path)} OUT_DIR"
         )
     if folder is None:
         raise UserError(

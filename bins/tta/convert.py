@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -205,7 +206,7 @@ def merge_adapters(arguments: argparse.Namespace) -> None:
     kind, base = adapters[0].settings.adapts, base_of(adapters, arguments.checkpoint_path)
     write_merged(out, find_weights(base, "", kind), adapters)
     command = {"AudioLDM": "audioldm/run_inference.sh", "AUDIT": "audit/run_edit.sh"}[kind]
-    print(f"{out}: sh egs/tta/{command} --checkpoint_path {out}")
+    print(f"{out}: sh egs/tta/{command} --checkpoint_path {shlex.quote(str(out))}")
 
 
 if __name__ == "__main__":

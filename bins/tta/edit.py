@@ -142,7 +142,7 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
     }
     if adapters:
         made_by["lora"] = [adapter.receipt() for adapter in adapters]
-    to_do = [job for job in jobs if not (job.name and numbering.has(job.name))]
+    to_do = [job for job in jobs if not all(map(numbering.has, names_of(job, arguments)))]
     for fault in editor.text_encoder.faults_of([job.text for job in to_do]):
         print(f"warning: {fault}", file=sys.stderr)
     for job in progress(to_do, title="editing", unit="edit"):
@@ -156,8 +156,7 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
             continue
         texts = [job.text] * arguments.num_samples
         sounds = generate(editor, vocoder, texts, sampling, arguments.batch_size, source)
-        for number, sound in enumerate(sounds):
-            name = f"{job.name}_{number}" if job.name and number else job.name
+        for name, sound in zip(names_of(job, arguments), sounds, strict=True):
             path = numbering.write(sound, sampling, made_by, settings.mel.sample_rate, name)
             print_line(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}")
             if sound.kept == 1:
@@ -166,6 +165,12 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
                 write_line(f"warning: {path}: {sound.fault}")
     if faults:
         raise UserError(f"{arguments.list}: {faults} of {len(jobs)} edits left out, see above")
+
+
+def names_of(job: Job, arguments: argparse.Namespace) -> list[str | None]:
+    """The names of an edit's sounds: its own, then with _1, _2, ...; None: they are numbered."""
+    counted = [f"{job.name}_{number}" for number in range(1, arguments.num_samples)]
+    return [job.name, *counted] if job.name else [None] * arguments.num_samples
 
 
 def prepared(

@@ -238,6 +238,7 @@ def make_sounds(
 ) -> None:
     """Makes what is not there yet of a sound for each reference; sets arguments.generated."""
     from models.tta.evaluation.generation import generate_missing, run_name
+    from models.tta.ldm.text_encoder import weights_fingerprint
     from utils.run_folder import find_weights
 
     pipeline, vocoder, name, weights = text_to_audio(arguments, arguments.checkpoint_path, log_dir)
@@ -246,7 +247,9 @@ def make_sounds(
         run = run_name(find_weights(arguments.checkpoint_path, log_dir, "AudioLDM"))
         reference = Path(arguments.reference).resolve().name
         arguments.generated = f"output/{run}_{reference}_{split}"
-    made_by, folder = {"vocoder": name, "weights": weights}, Path(arguments.generated)
+    folder, made_by = Path(arguments.generated), {"vocoder": name, "weights": weights}
+    for part, network in (("vae", pipeline.vae), ("vocoder", vocoder)):
+        made_by[f"{part}_weights"] = weights_fingerprint(network)[:12]
     batch_size = arguments.batch_size
     prompts = [clip.captions[0] for clip in references if clip.captions]
     for fault in pipeline.text_encoder.faults_of(prompts):

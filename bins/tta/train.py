@@ -83,7 +83,7 @@ def train(config: Config, exp_name: str, dry_run: bool) -> None:
         run = DryRun(config, make_task)
     else:
         run = Run(config, exp_name, make_task, make_listener(config))
-    if run.step == 0 and config.train.init_from and not dry_run:
+    if run.step == 0 and run.task.begun_from and not dry_run:
         run.validate()  # what the weights are worth before they learn
     loop(run)
     run.finish()

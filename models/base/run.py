@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import sys
 import time
@@ -90,6 +91,8 @@ class Run:
             changes = check_same_model(checkpoint, config.to_dict(), config.SHAPES)
         self.step, self.last_step = state["step"], config.train.max_steps
         self.best = (state["best_loss"], state["best_step"])
+        if self.best[0] is not None and not math.isfinite(self.best[0]):
+            self.best = (None, None)  # of a run of before: nothing would ever be less
         set_seed(config.train.random_seed)
         self.task = make_task(config, self.accelerator, checkpoint)
         if checkpoint:
@@ -284,7 +287,7 @@ class Run:
         """Writes final/ after the last step; a run that was stopped says how to go on."""
         self.bar.close()
         done = self.step >= self.last_step
-        if done and self.main and not self.watch.gave_up:
+        if done and self.watch.check_weights(self.step) and not self.watch.gave_up and self.main:
             with whole_folder(self.folder / "final") as folder:
                 self._write_for_inference(folder)
             self.log.info("step %d: finished, weights in %s", self.step, self.folder / "final")

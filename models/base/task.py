@@ -63,6 +63,7 @@ class Task(Protocol):
         shown: metrics beside the progress bar.
         summary: lines of the dry run, such as {"latent": "4 x 10 x 78 per clip"}.
         notes: what the user should know before the first step, such as which VAE was taken.
+        begun_from: where the first weights of a new run came from; None: random, or a checkpoint.
         made_from: what the weights depend on, for `made_with` in config.json.
     """
 
@@ -76,6 +77,7 @@ class Task(Protocol):
     shown: tuple[str, ...]
     summary: dict[str, str]
     notes: list[str]
+    begun_from: Path | None
     made_from: dict[str, object]
 
     def prepare_data(self, cache: Path) -> None:

@@ -60,14 +60,20 @@ class Watch:
         """Whether validation's `loss` is finite. If the weights are not either, gives up."""
         if math.isfinite(loss):
             return True
-        networks = self.task.trainable.values()
-        if all(weight.isfinite().all() for network in networks for weight in network.parameters()):
+        if self.check_weights(step):
             self.log.warning(
                 "step %d: validation's loss is not finite, though all weights are; look at the"
                 " mels of valid.json",
                 step,
             )
-        elif not self.gave_up:
+        return False
+
+    def check_weights(self, step: int) -> bool:
+        """Whether all weights are finite. If they are not, gives up."""
+        networks = self.task.trainable.values()
+        if all(weight.isfinite().all() for network in networks for weight in network.parameters()):
+            return True
+        if not self.gave_up:
             self.gave_up = True
             self.advice = (
                 f"step {step}: weights are not finite, and of no use. To go on from an earlier"

@@ -17,7 +17,7 @@ from processors.stream import Share
 class LatentTask(Task):
     """A Task whose data are records of clips, in a `stream`, and whose `vae` makes latents."""
 
-    ema, joint_step = None, 0
+    ema, joint_step, begun_from = None, 0, None
 
     def __init__(self, config: Config, accelerator: Accelerator, share: Share) -> None:
         self.config, self.accelerator, self.share = config, accelerator, share

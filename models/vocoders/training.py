@@ -64,11 +64,13 @@ class VocoderTraining:
         self.discriminators = Discriminators(sizes.period_channels, sizes.resolution_channels)
         self.summary: dict[str, str] = {}
         self.notes: list[str] = []
+        self.begun_from: Path | None = None
         self.made_from: dict[str, object] = {}
         self._take_vae(checkpoint)
         if checkpoint is None and config.train.init_from:
             name = config.train.init_from
             start = take_weights(self.generator, name, config.log_dir, self.mel)
+            self.begun_from = start
             self.notes.append(f"starts from the weights in {start}")
         if config.train.max_steps <= self.loss.disc_start:
             self.notes.append(

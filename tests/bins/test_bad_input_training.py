@@ -219,6 +219,8 @@ def test_going_on_with_another_model_or_mel(trained, refused):
     assert "choose another --exp_name" in said
     # Muon would take AdamW's moments for its own, and the weights would no longer be numbers.
     assert "train.optimizer: adamw -> muon" in refused(1, *more, "train.optimizer=muon")
+    alone = "model.loss.decoder_alone"
+    assert f"{alone}: False -> True" in refused(1, *more, f"{alone}=true")
     stage_2 = ["--exp_name", "vae", "train.max_steps=9"]
     assert "model_type: AutoencoderKL -> AudioLDM" in refused(2, *stage_2)
 

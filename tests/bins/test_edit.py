@@ -116,6 +116,8 @@ def test_a_list_goes_on_where_it_was_left_and_names_what_it_leaves_out(edit, ref
     (tmp_path / "edits.csv").write_text("\n".join(rows[:2]), "utf-8")
     edit("--list", tmp_path / "edits.csv")
     assert (out / "first.wav").stat().st_mtime_ns == changed
+    edit("--list", tmp_path / "edits.csv", "--num_samples=2")
+    assert sorted(path.name for path in out.glob("first*.wav")) == ["first.wav", "first_1.wav"]
 
 
 def test_triplets_are_edited_under_their_names(edit, tmp_path):

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
+import time
 from urllib.parse import unquote
 
 import pytest
@@ -91,12 +93,23 @@ def test_edits_after_it(quickstart, first):
     assert config["made_with"]["step"] == 2
 
 
+def test_sounds_of_other_weights_are_made_anew(quickstart, first):
+    folder, _ = first
+    sound, later = folder / "sounds" / "0009.wav", time.time() + 5
+    made = sound.stat().st_mtime_ns
+    os.utime(folder / "runs/quickstart_audioldm/final", (later, later))
+    again = quickstart(folder, *LITTLE, "--output_dir", folder, *SHORT)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "finished at step 2" in again.stdout
+    assert sound.stat().st_mtime_ns > made
+
+
 def test_edits_need_a_quickstart_first(quickstart, tmp_path):
     done = quickstart(tmp_path, "--output_dir=x", script="run_edit.sh")
     assert (done.returncode, done.stderr.strip()) == (
         2,
         f"error: {tmp_path}/x: no quickstart has ended there; first run:"
-        " sh egs/tta/quickstart/run.sh",
+        f" sh egs/tta/quickstart/run.sh --output_dir '{tmp_path}/x'",
     )
 
 

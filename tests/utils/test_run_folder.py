@@ -196,6 +196,16 @@ def test_advice_is_the_command_that_the_user_would_run(
     assert str(caught.value).endswith(f"; to train one, run: sh {advised}")
 
 
+def test_advice_is_not_the_config_at_work_however_it_was_named(tmp_path, monkeypatch):
+    decoder = ROOT / "egs/tta/autoencoderkl/exp_config_small_decoder.json"
+    monkeypatch.chdir(ROOT)
+    for here, named in ((decoder.parent, decoder.name), (tmp_path, str(decoder))):
+        monkeypatch.setenv("ARION_CALLER_DIR", str(here))
+        monkeypatch.setattr(sys, "argv", ["train.py", "--config", named])
+        advised = "--config egs/tta/autoencoderkl/exp_config_small.json"
+        assert command("AutoencoderKL").endswith(advised)
+
+
 def test_commands_that_are_advised_are_there():
     assert all((ROOT / script).is_file() for script in SCRIPTS.values())
 

@@ -116,6 +116,7 @@ class AutoencoderTraining(LatentTask):
         saved = load_vae(folder)
         check_mel(self.config.preprocess.mel, saved.mel, path or str(folder))
         load_weights(self.vae, saved.vae.state_dict(), folder)
+        self.begun_from = folder
         self.notes.append(f"starts from the weights in {folder}")
 
     # ------------------------------------------------------------ data
@@ -235,7 +236,8 @@ class AutoencoderTraining(LatentTask):
         std = (square - mean.square()).clamp(min=0).sqrt()
         decay = min(STD_DECAY, (1 + step) / (10 + step))
         kept = std.where(std.isfinite(), self.vae.latent_std)  # a skipped step changes nothing
-        self.vae.latent_std.lerp_(kept, 1 - decay)
+        if not self.config.model.loss.decoder_alone:  # it is known of these latents
+            self.vae.latent_std.lerp_(kept, 1 - decay)
         return {"latent_std": std}
 
     def troubles(self, metrics: dict[str, float]) -> dict[str, str]:

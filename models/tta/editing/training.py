@@ -33,6 +33,7 @@ from utils.checkpoint import load_tensors, load_weights, read_json
 from utils.commands import command
 from utils.device import memory_format, to_device
 from utils.errors import UserError
+from utils.hub import model_folder
 from utils.run_folder import WEIGHTS, find_weights, weights_folder
 
 
@@ -63,7 +64,7 @@ class AUDITTraining(AudioLDMTraining):
         if checkpoint:
             return checkpoint
         config, path = self.config, self.config.train.init_from
-        edits = path is not None and weights_folder(Path(path), "AUDIT") is not None
+        edits = path is not None and weights_folder(model_folder(path), "AUDIT") is not None
         start = find_weights(path, config.log_dir, "AUDIT" if edits else "AudioLDM")
         found = (EditorSettings if edits else PipelineSettings).read(start)
         # Where there is no source yet, its channels are added, and what belongs to them.

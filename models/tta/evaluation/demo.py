@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -68,7 +69,8 @@ def _check_texts(folder: Path, names: Sequence[str], prompts: Prompts) -> None:
         if text != prompt["prompt"]:
             raise UserError(
                 f"{folder}/{name}.wav is of {text!r}, and {prompt['prompt']!r} was to be made;"
-                f" remove {folder}/sounds and run again: sh egs/tta/quickstart/run.sh"
+                f" remove {folder}/sounds and run again: sh egs/tta/quickstart/run.sh --output_dir"
+                f" {quote(str(folder))}"
             )
 
 

@@ -19,12 +19,20 @@ from utils.errors import UserError
 from utils.files import one_writer
 from utils.progress import progress
 
+
+def as_in_json(values: dict) -> dict:
+    """`values` as a receipt gives them back: a tuple is a list."""
+    return json.loads(json.dumps(values))
+
+
 # A sound whose receipt is older than one of these settings was made with its default.
-DEFAULTS = {
-    setting.name: setting.default
-    for setting in dataclasses.fields(SamplingSettings)
-    if setting.default is not dataclasses.MISSING
-}
+DEFAULTS = as_in_json(
+    {
+        setting.name: setting.default
+        for setting in dataclasses.fields(SamplingSettings)
+        if setting.default is not dataclasses.MISSING
+    }
+)
 
 
 def generate_missing(
@@ -49,7 +57,7 @@ def generate_missing(
     Raises:
         UserError: no reference has a caption, or a sound that is there was made in another way.
     """
-    told = json.loads(json.dumps({**dataclasses.asdict(sampling), **made_by}))
+    told = as_in_json({**dataclasses.asdict(sampling), **made_by})
     jobs = [(sampling.seed + k, clip) for k, clip in enumerate(references) if clip.captions]
     if not jobs:
         raise UserError("none of the references has a caption to make a sound of")
@@ -84,9 +92,9 @@ def _is_there(folder: Path, clip: Clip, seed: int, told: Mapping[str, object]) -
     receipt = {**DEFAULTS, **read_json(path.with_name(f"{path.stem}.json"))}
     expected = {"uid": clip.uid, "text": clip.captions[0], **told, "seed": seed}
     for name, value in expected.items():
-        if receipt.get(name) != value:
+        if receipt.get(name, value) != value:  # what an older one does not tell is not held to it
             raise UserError(
-                f"{path} was made with {name} {receipt.get(name)!r}, not {value!r}; give another"
+                f"{path} was made with {name} {receipt[name]!r}, not {value!r}; give another"
                 " folder by --generated"
             )
     return True

@@ -58,9 +58,9 @@ class Numbering:
             write_recording(path, sound.recording)
         return path
 
-    def has(self, name: str) -> bool:
+    def has(self, name: str | None) -> bool:
         """Whether there is a sound of this name, written to its end."""
-        return (self.folder / f"{name}.wav").is_file()
+        return name is not None and (self.folder / f"{name}.wav").is_file()
 
     def _claim(self) -> Path:
         """The next free wav, made empty at once so that a second program takes another number."""

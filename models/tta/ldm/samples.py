@@ -35,8 +35,11 @@ def generated(
 def beside_clips(
     config: Config, records: Sequence[dict], pipeline: Pipeline, vocoder: Vocoder, seed: int
 ) -> list[Sample]:
-    """Sounds of a few records' captions, each beside its clip as the vocoder plays it."""
-    clips = distinct_clips(records)[:EVALUATED]
+    """Sounds of a few records' captions, each beside its clip as the vocoder plays it.
+
+    Records without a caption, which CLAP learns from as well, are left out.
+    """
+    clips = distinct_clips([record for record in records if record["Caption"]])[:EVALUATED]
     names = [f"{number}/generated" for number in range(len(clips))]
     found = generated(names, [clip["Caption"] for clip in clips], pipeline, vocoder, seed)
     for number, clip in enumerate(clips):

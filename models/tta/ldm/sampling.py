@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from models.vocoders.load import Vocoder
 
 NOT_FINITE = "what came of it is not finite: ask for less guidance"
+ROUNDING = 1e-6  # seconds, by which sums of times may differ
 QUIET = -50.0  # dB of full scale: below it, a sound is hardly heard
 # latent [B, z, h, w] and timestep [], or [2] where a step begins and ends -> prediction
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -98,7 +99,7 @@ class SamplingSettings:
         if self.resample > 1 and not partial:
             raise ValueError(f"resample {self.resample} needs a region, extend or a task")
         for begin, end in self.region:
-            if not begin < end <= self.duration - self.extend:
+            if not begin < end <= self.duration - self.extend + ROUNDING:
                 raise ValueError(
                     f"region {begin:g} {end:g} must be two times within the sound's"
                     f" {self.duration - self.extend:g} seconds, the first one earlier"

@@ -40,6 +40,7 @@ class Api:
         model: str | None = None,
         lora: list[str] | None = None,
         vocoder: str | None = None,
+        guidance_mean: float | None = None,
     ):
         """A text to sounds: (wav files, their receipts)."""
 
@@ -57,6 +58,7 @@ class Api:
                 seed=0 if seed is None else seed,
                 num_steps=num_steps,
                 guidance_scale=guidance_scale,
+                guidance_mean=guidance_mean,
                 sampler=sampler,
             )
 
@@ -83,6 +85,7 @@ class Api:
         model: str | None = None,
         lora: list[str] | None = None,
         vocoder: str | None = None,
+        guidance_mean: float | None = None,
     ):
         """A sound changed: from begin to end, or by strength, extend or task.
 
@@ -116,6 +119,7 @@ class Api:
                 seed=0 if seed is None else seed,
                 num_steps=num_steps,
                 guidance_scale=guidance_scale,
+                guidance_mean=guidance_mean,
                 sampler=sampler,
                 **asked,
             )
@@ -149,7 +153,7 @@ def wire_api(studio: Studio) -> None:
     """Adds the endpoints to a page."""
     api = Api(studio)
     with gr.Group(visible=False):
-        of_sampling = ["sampler", "model", "lora", "vocoder"]
+        of_sampling = ["sampler", "model", "lora", "vocoder", "guidance_mean"]
         of_both = ["seed", "num_steps", "guidance_scale"]
         of_text = ["text", "negative_text", "duration", "num_sounds", *of_both, *of_sampling]
         of_sound = ["text", "begin", "end", "strength", "extend", "task", "cutoff"]

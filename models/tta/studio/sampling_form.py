@@ -32,12 +32,13 @@ class Sampling:
             with gr.Row():
                 self.steps = slider(1, limits.steps, 25, step=1, label="Steps")
                 self.guidance = slider(1, 15, 4, step=0.1, label="Guidance")
+            self.of_mean = slider(0, 1, 1, step=0.05, label="Share of guidance that shifts levels")
             self.by_source = slider(
                 0, 5, 1, step=0.1, label="Guidance by the sound to change", visible=False
             )
             self.sampler = gr.Dropdown(list(SAMPLER_NAMES), label="Sampler")
         self.own = [self.adapters, self.times, self.vocoder, self.steps, self.guidance]
-        self.own += [self.by_source, self.sampler]
+        self.own += [self.of_mean, self.by_source, self.sampler]
         self.inputs = [self.model, *self.own]
         self.model.input(self.of, self.model, self.own, **PRIVATE)
 
@@ -49,6 +50,7 @@ class Sampling:
         vocoder: str,
         steps: int,
         guidance: float,
+        of_mean: float,
         by_source: float,
         sampler: str,
     ) -> dict[str, Any]:
@@ -59,6 +61,7 @@ class Sampling:
             "lora": [f"{name}:{times:g}" for name in adapters or []],
             "num_steps": steps,
             "guidance_scale": guidance,
+            "guidance_mean": of_mean,
             "source_guidance": by_source,
             "sampler": sampler,
         }
@@ -93,7 +96,7 @@ class Sampling:
             {**adapters, "value": list(used)},
             {**times, "value": next(iter(used.values()), 1.0)},
             gr.update(choices=[(Path(name).name, name) for name in vocoders], value=vocoder),
-            *(made["num_steps"], made["guidance_scale"]),
+            *(made["num_steps"], made["guidance_scale"], made.get("guidance_mean", 1.0)),
             gr.update(value=made.get("source_guidance", 1.0), visible=kind == EDITOR),
             gr.update(choices=list(settings.noise_scheduler.samplers), value=made["sampler"]),
         ]

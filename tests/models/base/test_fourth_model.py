@@ -24,7 +24,7 @@ from utils.checkpoint import save_tensors
 
 
 class EmptyTask:
-    ema, shown, joint_step = None, ("loss",), 0
+    ema, shown, joint_step, begun_from = None, ("loss",), 0, None
 
     def __init__(self, config, accelerator, share, checkpoint) -> None:
         self.train_records = load_split(config, "train")

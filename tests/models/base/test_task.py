@@ -46,7 +46,7 @@ def test_a_shipped_model_has_the_attributes_of_a_task(trained, stage):
 class Line:
     """A line through points: the smallest model, which knows nothing of sound."""
 
-    ema, shown, joint_step = None, ("loss",), 5
+    ema, shown, joint_step, begun_from = None, ("loss",), 5, None
 
     def __init__(self, config, accelerator, share, checkpoint) -> None:
         self.train_records = [{"x": n / 8} for n in range(200)]

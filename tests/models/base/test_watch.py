@@ -202,11 +202,11 @@ def test_a_run_without_finite_losses_stops_saved_with_advice(place, tmp_path):
 def test_weights_that_are_not_finite_end_a_run_without_final(place, tmp_path):
     log, run = tmp_path / "log", place / "runs/infinite"
     too_much = ["train.adam.lr=1e39", "train.warmup_steps=0", "train.max_steps=1"]
-    assert (
-        warm.run(log, "--config", place / "stage1.json", "--exp_name", "infinite", *too_much) == 2
-    )
-    assert "error: step 1: weights are not finite, and of no use" in log.read_text()
-    assert not (run / "final").exists()
+    arguments = ["--config", place / "stage1.json", "--exp_name", "infinite", *too_much]
+    for _ in range(2):  # the second begins, and ends, after the last step
+        assert warm.run(log, *arguments) == 2
+        assert "error: step 1: weights are not finite, and of no use" in log.read_text()
+        assert not (run / "final").exists()
 
 
 def test_a_validation_that_is_not_finite_is_never_the_best(place, tmp_path):
@@ -224,5 +224,10 @@ def test_a_validation_that_is_not_finite_is_never_the_best(place, tmp_path):
         kept.rename(whole)
     assert "step 2: validation's loss is not finite, though all weights are" in log.read_text()
     assert (run / "final").exists()
-    state = json.loads((run / "checkpoints/step-00000002/state.json").read_text())
+    path = run / "checkpoints/step-00000002/state.json"
+    state = json.loads(path.read_text())
     assert state["best_step"] is None
+    path.write_text(json.dumps({**state, "best_loss": float("nan"), "best_step": 2}))  # as once
+    assert warm.run(log, *arguments, "train.max_steps=3") == 0, log.read_text()
+    newest = json.loads((run / "checkpoints/step-00000003/state.json").read_text())
+    assert newest["best_step"] == 3

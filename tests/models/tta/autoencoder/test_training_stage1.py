@@ -158,6 +158,9 @@ def test_a_decoder_that_learns_alone_is_the_newest_vaes(config, task, tmp_path):
     assert made.notes[-1] == f"starts from the weights in {tmp_path / 'newer/final'}"
     for name, tensor in task.vae.state_dict().items():
         assert torch.equal(made.vae.state_dict()[name], tensor), name
+    assert made.begun_from == tmp_path / "newer/final"
+    made.after_step(0, {"latent_moments": torch.tensor([0.0, 9.0])})
+    assert made.vae.latent_std == 2.0, "the scale of the latents stays, as they do"
     assert gradients(made, 1)["generator"] > 0
     for part in (made.vae.encoder, made.vae.quant_conv):
         assert all(p.grad is None for p in part.parameters())

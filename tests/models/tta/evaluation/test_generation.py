@@ -98,7 +98,8 @@ def test_a_receipt_from_before_a_setting_means_its_default(place, trained, monke
     made = run(monkeypatch, place, trained)
     for path in made.glob("-*.json"):
         receipt = json.loads(path.read_text())
-        del receipt["guidance_mean"]
+        for name in ("guidance_mean", "region", "vae_weights", "vocoder_weights"):
+            del receipt[name]
         path.write_text(json.dumps(receipt))
     before = {path.name: path.stat().st_mtime_ns for path in made.glob("*.wav")}
     run(monkeypatch, place, trained)
@@ -113,6 +114,16 @@ def test_sounds_made_in_another_way_are_not_mixed(place, trained, monkeypatch):
         run(monkeypatch, place, trained, "--num_steps=4")
     with pytest.raises(UserError, match="--num_steps 9999 must be at most 1000"):
         run(monkeypatch, place, trained, "--num_steps=9999")
+
+
+@pytest.mark.parametrize("part", ["vae", "vocoder"])
+def test_sounds_of_another_vae_or_vocoder_at_the_same_place(place, trained, monkeypatch, part):
+    made = run(monkeypatch, place, trained)
+    path = made / "-0.json"
+    receipt = json.loads(path.read_text())
+    path.write_text(json.dumps({**receipt, f"{part}_weights": "of before"}))
+    with pytest.raises(UserError, match=f"{part}_weights 'of before', not '[0-9a-f]{{12}}'"):
+        run(monkeypatch, place, trained)
 
 
 def test_there_must_be_something_to_evaluate(monkeypatch, capsys):

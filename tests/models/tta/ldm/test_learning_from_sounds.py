@@ -16,6 +16,7 @@ from models.base.accelerator import make_accelerator
 from models.tta.autoencoder.autoencoderkl import AutoencoderKL
 from models.tta.autoencoder.saved import save_vae
 from models.tta.ldm.pipeline import read_pipeline
+from models.tta.ldm.samples import beside_clips
 from processors.clips import PCM_SCALE
 from tests import small_clap, tiny
 from tests.models.tta.convert.small_models import randomise
@@ -109,6 +110,14 @@ def test_it_learns_of_the_embedding_and_samples_from_a_text(task, tmp_path):
     task.save_for_inference(tmp_path)
     again = read_pipeline(tmp_path)(["a dog barks", "rain falls"], [3, 3])
     torch.testing.assert_close(again, mels, rtol=1e-4, atol=1e-4)
+
+
+def test_clips_without_captions_have_no_sounds_beside_them(task):
+    records = [{**record, "Caption": None} for record in task.valid_records]
+    assert beside_clips(task.config, records, task.pipeline(), task.vocoder, 0) == []
+    named = [*records, {**records[0], "Caption": "a dog"}]
+    samples = beside_clips(task.config, named, task.pipeline(), task.vocoder, 0)
+    assert [sample.name for sample in samples] == ["0/generated", "0/original"]
 
 
 def test_a_t5_is_not_trained_without_captions(root):

@@ -1,5 +1,6 @@
 """From mels to sounds."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from config.schema import MelConfig
 from models.tta.ldm.sampling import NOT_FINITE, SamplingSettings, generate, guided
 from models.vocoders.load import load_vocoder
 from tests import tiny
+from utils.errors import UserError
 
 TEXTS = ["a dog", "rain", "wind", "a bell"]
 
@@ -68,6 +70,15 @@ def test_what_is_no_number_becomes_silence_and_its_batch_stays():
         np.testing.assert_array_equal(
             sound.mel, np.full((16, 20), math.log(1e-5), np.float32) if silent else good[number]
         )
+
+
+def test_a_region_may_end_with_the_sound_whatever_its_sum_rounds_to():
+    assert 0.1 + 0.7 - 0.7 < 0.1
+    part = {"audio": "a.wav", "region": ((0.0, 0.1),), "extend": 0.7}
+    settings = SamplingSettings("euler", 4, 3.0, 0.1 + 0.7, **part)
+    assert settings.regions[0] == (0.0, 0.1)
+    with pytest.raises(UserError, match=r"region 0 0\.101 must be"):
+        dataclasses.replace(settings, region=((0.0, 0.101),))
 
 
 def test_rounding_makes_no_duration_a_frame_longer():

@@ -7,6 +7,7 @@ python bins/tta/quickstart.py edits     edits/index.html (run_edit.sh ends with 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,9 @@ def main() -> None:
     commands = {"page": make_page, "samplers": compare_samplers, "edits": make_page_of_edits}
     parser.add_argument("command", choices=commands)
     parser.add_argument("--output_dir", default="quickstart", help="default: %(default)s")
-    parser.add_argument("--num_steps", type=at_least_1, help="of SDEdit; default: 25")
+    parser.add_argument(
+        "--num_steps", type=at_least_1, help="of SDEdit, for edits; default: the model's"
+    )
     arguments = parse_arguments(parser)
     folder = Path(arguments.output_dir)
 
@@ -41,7 +44,8 @@ def main() -> None:
 def read_prompts(folder: Path) -> list[dict[str, str]]:
     from utils.checkpoint import read_json
 
-    return read_json(folder / "prompts.json", list, "; first run: sh egs/tta/quickstart/run.sh")
+    again = f"sh egs/tta/quickstart/run.sh --output_dir {shlex.quote(str(folder))}"
+    return read_json(folder / "prompts.json", list, f"; first run: {again}")
 
 
 def read_seconds(folder: Path) -> dict[str, float]:

@@ -49,7 +49,8 @@ def parse() -> argparse.Namespace:
         "--checkpoint_path",
         type=expanduser,
         action="append",
-        help="a stage-2 run, checkpoint or hub model besides; may be given often",
+        help="a run besides (also an editor's or one of adapters), a checkpoint, or a published"
+        " pipeline by folder or hub name; may be given often",
     )
     parser.add_argument(
         "--output_dir", type=expanduser, default="studio", help="default: %(default)s"

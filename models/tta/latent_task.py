@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -17,7 +18,7 @@ from processors.stream import Share
 class LatentTask(Task):
     """A Task whose data are records of clips, in a `stream`, and whose `vae` makes latents."""
 
-    ema, joint_step, begun_from = None, 0, None
+    ema, joint_step = None, 0
 
     def __init__(self, config: Config, accelerator: Accelerator, share: Share) -> None:
         self.config, self.accelerator, self.share = config, accelerator, share
@@ -25,11 +26,17 @@ class LatentTask(Task):
         self.train_records = self.load_records("train")
         self.valid_records = self.load_records("valid")
         self.notes: list[str] = padding_notes(config)
+        self.begun_from: Path | None = None
         self.made_from: dict[str, object] = {}
 
     @abstractmethod
     def load_records(self, split: str) -> Sequence[dict]:
         """Those of `split` that the stage learns from."""
+
+    def begin_from(self, folder: Path) -> None:
+        """Notes where the first weights of a new run come from."""
+        self.begun_from = folder
+        self.notes.append(f"starts from the weights in {folder}")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -7,8 +7,8 @@
 # remove the folder quickstart.
 #
 #   --output_dir DIR        for all that is made, instead of quickstart
-#   --clips_per_kind N      to train on, of each of ten kinds of sound: 80
-#   --prompts_per_kind N    to generate: 10
+#   --clips_per_kind N      of each of ten kinds of sound, a tenth for validation: 80 (10 to 1000)
+#   --prompts_per_kind N    to generate: 10 (at most)
 #   --num_steps N           of the sampler: 10
 #   key.path=value          settings of preprocessing and both trainings, such as train.max_steps=50
 set -eu
@@ -27,8 +27,10 @@ stage "4 training the U-Net" \
     "model.autoencoder_path=$folder/runs/quickstart_autoencoderkl" \
     "inference.num_steps=$num_steps" "$@"
 last=$(printf '%04d' $(($(wc -l < "$folder/prompts.txt") - 1)))
-if ! [ -f "$folder/sounds/$last.wav" ]; then
-    rm -rf -- "$folder/sounds" # of a run that was stopped: new ones would be numbered after them
+sound=$folder/sounds/$last
+if ! [ -s "$sound.wav" ] || [ "$folder/runs/quickstart_audioldm/final" -nt "$sound.wav" ] ||
+    ! grep -q "\"num_steps\": $num_steps," "$sound.json"; then
+    rm -rf -- "$folder/sounds" # of a run that was stopped, of other weights or steps
     stage "5 generating" sh egs/tta/audioldm/run_inference.sh \
         --text_file "$folder/prompts.txt" --log_dir "$folder/runs" \
         --output_dir "$folder/sounds" --batch_size 25 --num_steps "$num_steps"

@@ -116,8 +116,7 @@ class AutoencoderTraining(LatentTask):
         saved = load_vae(folder)
         check_mel(self.config.preprocess.mel, saved.mel, path or str(folder))
         load_weights(self.vae, saved.vae.state_dict(), folder)
-        self.begun_from = folder
-        self.notes.append(f"starts from the weights in {folder}")
+        self.begin_from(folder)
 
     # ------------------------------------------------------------ data
 

@@ -63,8 +63,7 @@ class AudioLDMTraining(LatentTask):
         super().__init__(config, accelerator, share)
         start = self._find_start(checkpoint)
         if start != checkpoint:
-            self.begun_from = start
-            self.notes.append(f"starts from the weights in {start}")
+            self.begin_from(start)
         self._take_vae(checkpoint, start)
         self.text_encoder = self._make_text_encoder(checkpoint, start)
         self.trains_text = self._text_learns()

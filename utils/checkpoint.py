@@ -71,8 +71,17 @@ def load_weights(module, tensors: dict[str, Any], source: Path) -> None:
 
 
 def read_weights_into(module, path: Path) -> None:
-    """Loads the file `path`, which holds the weights of a module of this shape and nothing else."""
-    load_weights(module, load_tensors(path), path)
+    """Loads the file `path`, which holds the weights of a module of this shape and nothing else.
+
+    Those of a run that gave up, which are no numbers, are a UserError.
+    """
+    tensors = load_tensors(path)
+    if wrong := next((name for name, x in tensors.items() if not x.isfinite().all()), None):
+        raise UserError(
+            f"{path}: weights are not finite ({wrong}), and of no use; take an earlier checkpoint,"
+            " or train anew with a smaller train.adam.lr"
+        )
+    load_weights(module, tensors, path)
 
 
 def optimizer_tensors(optimizer) -> dict[str, Any]:

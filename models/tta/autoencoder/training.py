@@ -39,7 +39,7 @@ from processors.kept_records import kept_records
 from processors.mel import check_mel
 from processors.metadata import mel_path
 from processors.stream import ClipStream, Share
-from utils.checkpoint import load_tensors, load_weights, save_tensors
+from utils.checkpoint import load_tensors, load_weights, read_weights_into, save_tensors
 from utils.device import compiles, memory_format, to_device
 from utils.run_folder import find_weights
 from utils.seeds import generator
@@ -313,8 +313,7 @@ class AutoencoderTraining(LatentTask):
         save_tensors(folder / "loss.safetensors", tensors)
 
     def _read(self, folder: Path) -> None:
-        weights = folder / "vae.safetensors"
-        load_weights(self.vae, load_tensors(weights), weights)
+        read_weights_into(self.vae, folder / "vae.safetensors")
         tensors = load_tensors(folder / "loss.safetensors")
         self.objective.logvar.data.copy_(tensors.pop("logvar"))
         self.d_weight = tensors.pop("d_weight")

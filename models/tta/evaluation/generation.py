@@ -76,6 +76,8 @@ def generate_missing(
                 path = folder / f"{clip.uid}.wav"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 receipt = {"uid": clip.uid, "text": sound.text, **told, "seed": seed}
+                if sound.fault:
+                    receipt["warning"] = sound.fault
                 write_json(path.with_name(f"{path.stem}.json"), receipt)
                 unfinished = path.with_name(f".{path.name}.part")
                 write_wav(unfinished, sound.wav, pipeline.settings.mel.sample_rate)

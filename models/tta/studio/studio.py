@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import os
 import re
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -95,7 +97,10 @@ class Studio:
         name = f"{hashlib.sha256(content).hexdigest()[:16]}.wav"
         if holder is not None:
             self._held.setdefault(holder, set()).add((person, name))
-        write_recording(folder / name, recording)
+        # Another job may be reading what is there by that name.
+        beside = folder / f"{Path(name).stem}.{secrets.token_hex(4)}.part"
+        write_recording(beside, recording)
+        os.replace(beside, folder / name)
         return name
 
     def let_go(self, holder: str) -> None:

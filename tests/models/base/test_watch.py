@@ -200,13 +200,23 @@ def test_a_run_without_finite_losses_stops_saved_with_advice(place, tmp_path):
 
 
 def test_weights_that_are_not_finite_end_a_run_without_final(place, tmp_path):
-    log, run = tmp_path / "log", place / "runs/infinite"
+    log = tmp_path / "log"
     too_much = ["train.adam.lr=1e39", "train.warmup_steps=0", "train.max_steps=1"]
-    arguments = ["--config", place / "stage1.json", "--exp_name", "infinite", *too_much]
-    for _ in range(2):  # the second begins, and ends, after the last step
-        assert warm.run(log, *arguments) == 2
-        assert "error: step 1: weights are not finite, and of no use" in log.read_text()
-        assert not (run / "final").exists()
+    arguments = ["--config", place / "stage1.json", *too_much]
+    valid = place / "data/Tiny/valid.json"
+    clips = valid.read_text()
+    try:
+        for name, records in (("infinite", clips), ("unseen", "[]")):
+            valid.write_text(records)
+            run = place / "runs" / name
+            assert warm.run(log, *arguments, "--exp_name", name) == 2
+            assert "error: step 1: weights are not finite, and of no use" in log.read_text()
+            assert not (run / "final").exists()
+    finally:
+        valid.write_text(clips)
+    assert warm.run(log, *arguments, "--exp_name", name) == 2
+    assert "/vae.safetensors: weights are not finite (" in log.read_text()
+    assert "take an earlier checkpoint, or train anew" in log.read_text()
 
 
 def test_a_validation_that_is_not_finite_is_never_the_best(place, tmp_path):

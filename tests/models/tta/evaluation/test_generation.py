@@ -1,5 +1,6 @@
 """A sound for every reference: which caption, which seed, and what a second run does."""
 
+import dataclasses
 import json
 import sys
 
@@ -13,6 +14,7 @@ from models.tta.evaluation import generation
 from models.tta.evaluation.features import BACKBONES
 from models.tta.evaluation.mn04 import MN04
 from models.tta.ldm.pipeline import load_pipeline
+from models.tta.ldm.sampling import NOT_FINITE
 from models.vocoders.load import load_vocoder
 from tests import tiny
 from utils.audio import read_wav, write_wav
@@ -114,6 +116,17 @@ def test_sounds_made_in_another_way_are_not_mixed(place, trained, monkeypatch):
         run(monkeypatch, place, trained, "--num_steps=4")
     with pytest.raises(UserError, match="--num_steps 9999 must be at most 1000"):
         run(monkeypatch, place, trained, "--num_steps=9999")
+
+
+def test_the_receipt_of_what_came_out_wrong_says_so(place, trained, monkeypatch):
+    generate = generation.generate
+
+    def wrong(*asked):
+        return (dataclasses.replace(sound, finite=False) for sound in generate(*asked))
+
+    monkeypatch.setattr(generation, "generate", wrong)
+    receipt = json.loads((run(monkeypatch, place, trained) / "-0.json").read_text())
+    assert receipt["warning"] == NOT_FINITE
 
 
 @pytest.mark.parametrize("part", ["vae", "vocoder"])

@@ -33,6 +33,7 @@ from processors.metadata import (
     split_path,
 )
 from utils.checkpoint import file_hash
+from utils.commands import PAIRS_FILE, command
 from utils.errors import UserError
 from utils.files import one_writer, write_text
 
@@ -86,6 +87,9 @@ def read_dataset(config: Config, dataset: str) -> tuple[SoundFolder, Records]:
     A train.json, valid.json or test.json that is there and that no preprocessing wrote is the
     user's: its records stand for the split, whatever captions.csv or AudioCaps' CSVs say of it.
     """
+    here = dataset_dir(config, dataset)
+    if (here / PAIRS_FILE).is_file():
+        raise UserError(f"{here}: holds triplets, which are made by: {command('Edits')}")
     folder = _open_folder(config, dataset)
     paths = {split: split_path(config, dataset, split) for split in SPLITS}
     theirs = {split: path for split, path in paths.items() if path.exists()}

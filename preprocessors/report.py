@@ -32,7 +32,8 @@ def build_report(
     """The report as plain JSON values; equal input gives an equal report."""
     remarks = [Skip(remark, uid) for uid, outcome in kept.items() for remark in outcome.remarks]
     # How the sound files of AudioCaps are named.
-    naming = (records.stems[clip.uid][Path(clip.file).stem] for clip in clips if records.stems)
+    named = (clip for clip in clips if clip.uid in records.stems)  # not those of a user's JSON
+    naming = (records.stems[clip.uid][Path(clip.file).stem] for clip in named)
     return {
         "dataset": dataset,
         "origin": {split: records.origin.get(split, "-") for split in splits},
@@ -65,7 +66,9 @@ def _lengths(kept: dict[str, Outcome], settings: PreprocessConfig) -> dict:
     frames = [outcome.frames for outcome in kept.values()]
     seconds = [outcome.seconds for outcome in kept.values()]
     shorter = sum(count < settings.segment_frames for count in frames)
-    most = statistics.quantiles(frames, n=10)[-1] if len(frames) > 1 else sum(frames)
+    # "inclusive": of few clips, too, no length is above the longest.
+    tenths = statistics.quantiles(frames, n=10, method="inclusive") if len(frames) > 1 else frames
+    most = tenths[-1] if tenths else 0
     return {
         "median_seconds": round(statistics.median(seconds), 2) if seconds else 0.0,
         "segment_frames": settings.segment_frames,

@@ -40,7 +40,7 @@ def compose(
         split: [record for record in records.splits[split] if record["Uid"] in kept]
         for split in SPLITS
     }
-    if not splits["valid"]:
+    if not splits["valid"] and "valid" not in records.theirs:
         drawn = draw_valid({record["Uid"] for record in splits["train"]}, seed, valid_fraction)
         splits["valid"] = [record for record in splits["train"] if record["Uid"] in drawn]
         splits["train"] = [record for record in splits["train"] if record["Uid"] not in drawn]

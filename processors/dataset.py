@@ -14,7 +14,7 @@ import torch
 
 from processors.mel import MEL_FLOOR
 from processors.stream import ClipStream, Share
-from utils.commands import command
+from utils.commands import remake
 from utils.errors import UserError
 
 SILENCE = math.log(MEL_FLOOR)
@@ -48,7 +48,7 @@ def read_batch(
         if len(segment) != len(segments[0]):
             raise UserError(
                 f"{path}: holds a mel of {len(segment)} bands, and {paths[0]} of"
-                f" {len(segments[0])}; remove the wrong one and run: {command('mels')}"
+                f" {len(segments[0])}; remove the wrong one and run: {remake(path)}"
             )
     return torch.from_numpy(np.stack(segments)[:, None])
 
@@ -63,14 +63,14 @@ def _map(path: Path) -> np.ndarray:
     try:
         mel = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a whole mel file ({error}); {_redo()}") from None
+        raise UserError(f"{path}: not a whole mel file ({error}); {_redo(path)}") from None
     if mel.ndim != 2 or mel.dtype.kind != "f":
-        raise UserError(f"{path}: holds {mel.dtype}{list(mel.shape)}, not a mel; {_redo()}")
+        raise UserError(f"{path}: holds {mel.dtype}{list(mel.shape)}, not a mel; {_redo(path)}")
     return mel
 
 
-def _redo() -> str:
-    return f"remove it and run: {command('mels')}"
+def _redo(path: Path) -> str:
+    return f"remove it and run: {remake(path)}"
 
 
 def distinct_clips(records: Sequence[dict]) -> list[dict]:

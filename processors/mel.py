@@ -20,7 +20,7 @@ from config.schema import MelConfig
 from config.typed_json import build
 from processors.metadata import meant_by
 from utils.checkpoint import read_json, write_json
-from utils.commands import command
+from utils.commands import remake
 from utils.errors import UserError
 
 if TYPE_CHECKING:  # imported by those who use it: reading settings takes no torch
@@ -133,20 +133,22 @@ def check_mel_settings(dataset_dir: Path, mel: MelConfig) -> None:
     path = settings_path(dataset_dir)
     if not path.is_file():
         meant = "" if dataset_dir.is_dir() else meant_by(dataset_dir)
-        raise UserError(f"{path}: missing, the mels are not ready{meant}; {_redo()}")
+        raise UserError(f"{path}: missing, the mels are not ready{meant}; {_redo(dataset_dir)}")
     try:
         found = build(MelConfig, read_json(path), path)
     except UserError as error:
-        raise UserError(f"{error}\nThese are not the settings of a mel; {_redo()}") from None
+        raise UserError(
+            f"{error}\nThese are not the settings of a mel; {_redo(dataset_dir)}"
+        ) from None
     if found != mel:
         raise UserError(
             f"{path}: the mels were made with other settings than the config's:"
-            f" {', '.join(found.differences(mel))}; {_redo()}"
+            f" {', '.join(found.differences(mel))}; {_redo(dataset_dir)}"
         )
 
 
-def _redo() -> str:
-    return f"to make the mels anew, run: {command('mels')}"
+def _redo(dataset_dir: Path) -> str:
+    return f"to make the mels anew, run: {remake(dataset_dir)}"
 
 
 def settings_differ(dataset_dir: Path, mel: MelConfig) -> bool:

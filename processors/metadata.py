@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from config.schema import Config
 from utils.checkpoint import file_hash, read_json
-from utils.commands import command
+from utils.commands import command, remake
 from utils.errors import UserError
 from utils.nearest import nearest
 
@@ -33,7 +33,7 @@ def read_records(path: Path, dataset: str) -> list[dict]:
     Raises UserError naming the file, the record (counted from 1) and the rule that it breaks; one
     rule is that all are of `dataset`.
     """
-    records = read_json(path, list, f"; to make it, run: {command('mels')}")
+    records = read_json(path, list, f"; to make it, run: {remake(path)}")
     for number, record in enumerate(records, start=1):
         fault = _fault_of_record(record, dataset)
         if fault:
@@ -75,6 +75,8 @@ def fault_of_uid(uid: str) -> str | None:
     parts = uid.split("/")
     if "\0" in uid:
         return "must not hold a NUL character"
+    if uid.encode("utf-8", "replace").decode() != uid:
+        return "must be whole characters of UTF-8"
     if not uid or uid.startswith("/"):
         return "must be a relative path"
     if any(part in ("", ".", "..") for part in parts):
@@ -165,7 +167,8 @@ def check_kept(config: Config, split: str, kept: int, left_out: int) -> None:
     if split == "train" and not kept:
         raise UserError(
             f"no clip of {', '.join(config.dataset)} has a mel in"
-            f" {config.preprocess.processed_dir}; to make them, run: {command('mels')}"
+            f" {config.preprocess.processed_dir}; to make them, run:"
+            f" {remake(dataset_dir(config, config.dataset[0]))}"
         )
 
 

@@ -19,7 +19,9 @@ SCRIPTS = {  # by what they make: mels, triplets, or a model of a model_type
     "LoRA": "egs/tta/audioldm/run_train.sh",
 }
 LORA_CONFIG = "egs/tta/audioldm/exp_config_lora.json"
-SHARED = r"(dataset|dataset_path|log_dir|preprocess)[.=]"  # that hold whatever is made of the data
+PAIRS_FILE = "pairs.jsonl"  # in a folder of triplets, and in no other
+# Settings that hold whatever is made of the data.
+SHARED = r"(dataset|dataset_path|log_dir|preprocess)(\.[\w.-]+)?="
 
 
 def command(makes: str, *more: str) -> str:
@@ -41,6 +43,12 @@ def command(makes: str, *more: str) -> str:
     elif config:
         words += ["--config", config if makes == "mels" else _config_like(config, makes)]
     return shlex.join([*words, *settings.values()])
+
+
+def remake(place: Path) -> str:
+    """What makes anew what lies here, in the folder of a data set: it may be one of triplets."""
+    of_edits = any((folder / PAIRS_FILE).is_file() for folder in (place, *place.parents))
+    return command("Edits" if of_edits else "mels")
 
 
 def _option(name: str) -> str | None:

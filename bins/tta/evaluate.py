@@ -225,11 +225,11 @@ def rows_to_make(
         print(f"VAE: {folder}, vocoder: {name}", file=sys.stderr)
         device = best_device(arguments.device)
         vocoder = load_vocoder(name, mel).to(device)
-        rows |= vae_row(folder, vocoder, name, mel, triplets, made, device)
+        rows |= vae_row(folder, vocoder, mel, triplets, made, device)
     if arguments.sdedit is not None:
-        pipeline, vocoder, *told = text_to_audio(arguments, arguments.sdedit, config.log_dir)
+        pipeline, vocoder, *_ = text_to_audio(arguments, arguments.sdedit, config.log_dir)
         sampling = sampling_of(arguments, pipeline.settings)
-        rows |= sdedit_rows(pipeline, vocoder, told, sampling, triplets, made)
+        rows |= sdedit_rows(pipeline, vocoder, sampling, triplets, made)
     return rows
 
 

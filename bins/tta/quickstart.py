@@ -84,19 +84,17 @@ def make_page_of_edits(config: Config, folder: Path, num_steps: int | None) -> N
     from models.tta.evaluation.edits import read_triplets
     from models.tta.ldm.pipeline import load_pipeline
     from models.vocoders.load import load_vocoder, newest_vocoder
-    from utils.checkpoint import file_hash
-    from utils.run_folder import WEIGHTS, find_weights
+    from utils.run_folder import find_weights
 
     here, mel = folder / "edits", config.preprocess.mel
     made = here / "made"
     triplets, _ = read_triplets(config.dataset[0], config, "test")
     weights, vae = (find_weights(None, config.log_dir, m) for m in ("AudioLDM", "AutoencoderKL"))
-    pipeline, name = load_pipeline(weights, "cpu"), newest_vocoder(config.log_dir, mel)
+    pipeline = load_pipeline(weights, "cpu")
     sampling = pipeline.settings.sampling_with(num_steps=num_steps)
-    vocoder = load_vocoder(name, mel)
-    rows = vae_row(vae, vocoder, name, mel, triplets, made, torch.device("cpu"))
-    told = [name, file_hash(weights / WEIGHTS["AudioLDM"])]
-    rows |= sdedit_rows(pipeline, vocoder, told, sampling, triplets, made)
+    vocoder = load_vocoder(newest_vocoder(config.log_dir, mel), mel)
+    rows = vae_row(vae, vocoder, mel, triplets, made, torch.device("cpu"))
+    rows |= sdedit_rows(pipeline, vocoder, sampling, triplets, made)
     print(page_of_edits(config, here, rows, read_seconds(here)))
 
 

@@ -36,11 +36,11 @@ from processors.metadata import (
     split_path,
 )
 from utils.checkpoint import file_hash
+from utils.commands import PAIRS_FILE
 from utils.errors import UserError
 from utils.files import one_writer, remove_unfinished, write_text
 from utils.progress import progress
 
-PAIRS_FILE = "pairs.jsonl"
 LINE_KEYS = {field.name for field in dataclasses.fields(Pair)} | {"made_from"}
 # In a folder without pairs.jsonl, these are somebody else's.
 OF_OTHERS = ("wav", "captions.csv", "train.csv", "train.json", "preprocess_report.json")

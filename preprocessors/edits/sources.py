@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -73,7 +74,9 @@ def read_sources(config: EditsExperiment) -> tuple[Pools, Pools, list[Skip]]:
     single = [s for s in sources if not (s.label and SEVERAL.search(s.label))]
     several = [s for s in sources if s.label and SEVERAL.search(s.label)]
     skipped += [Skip("a label of several kinds", f"{s.dataset}/{s.uid}") for s in several]
-    beds = [source for source in single if source.dataset in edits.beds]
+    beds = [source for source in single if source.dataset in edits.beds and source.captions]
+    unsaid = [s for s in single if not s.captions and s.dataset in {*edits.beds} - {*edits.events}]
+    skipped += [Skip("a bed without a caption", f"{s.dataset}/{s.uid}") for s in unsaid]
     events = []
     for source in single:
         if source.dataset in edits.events:
@@ -107,10 +110,11 @@ def _read(config: EditsExperiment, dataset: str, skipped: list[Skip]) -> list[So
     splits = {split: split_path(config, dataset, split) for split in SPLITS}
     records = {s: read_records(path, dataset) for s, path in splits.items() if path.exists()}
     if not index or not records:
-        raise UserError(
-            f"data set {dataset!r}: not prepared in {here}; run: sh {SCRIPTS['mels']}"
-            f" dataset={dataset} preprocess.processed_dir={config.preprocess.processed_dir}"
-        )
+        words = ["sh", SCRIPTS["mels"], f"dataset={dataset}"]
+        words.append(f"preprocess.processed_dir={config.preprocess.processed_dir}")
+        if dataset in config.dataset_path:
+            words.append(f"dataset_path.{dataset}={config.dataset_path[dataset]}")
+        raise UserError(f"data set {dataset!r}: not prepared in {here}; run: {shlex.join(words)}")
     clips, missing = find_sounds(folder, found)
     skipped += [Skip(skip.reason, f"{dataset}/{skip.name}") for skip in missing]
     clips_by_uid = {
@@ -122,7 +126,8 @@ def _read(config: EditsExperiment, dataset: str, skipped: list[Skip]) -> list[So
         for record in records.get(split, []):
             if record["Uid"] in clips_by_uid:
                 first.setdefault(record["Uid"], (split, record))
-                captions.setdefault(record["Uid"], []).append(record["Caption"])
+                said = [record["Caption"]] if record["Caption"] is not None else []
+                captions.setdefault(record["Uid"], []).extend(said)
     return [
         Source(
             dataset,

@@ -92,6 +92,31 @@ def test_long_clips_and_common_words_get_no_advice(tmp_path, capsys):
     assert "6 clips kept" in printed
 
 
+def test_the_length_to_train_with_is_never_above_the_longest(tmp_path, capsys):
+    """Of few clips, a tenth that is extrapolated would be."""
+    text = "file,caption\n" + "".join(f"{i}.wav,Rain falls\n" for i in range(3))
+    folder = captions_csv(tmp_path / "Sounds", text)
+    for seed, seconds in enumerate((0.5, 0.5, 2.0)):
+        write_sound(folder / "wav" / f"{seed}.wav", seed, seconds=seconds)
+    config = make_config(tmp_path, "preprocess.segment_frames=1024", "preprocess.valid_fraction=0")
+    longest = 2.0 * RATE / config.preprocess.hop_size
+    assert run(config)["lengths"]["suggested_segment_frames"] < longest
+
+
+def test_sounds_beside_audiocaps_that_no_csv_names(tmp_path):
+    """Of a split that the user wrote."""
+    folder = tmp_path / "Sounds"
+    (folder / "wav").mkdir(parents=True)
+    head = "audiocap_id,youtube_id,start_time,caption\n"
+    (folder / "train.csv").write_text(head + "1,abcdefghijk,0,Rain falls\n")
+    record = {"Dataset": "Sounds", "Uid": "dog", "Caption": "A dog barks"}
+    (folder / "test.json").write_text(json.dumps([record]))
+    for seed, name in enumerate(("1", "dog")):
+        write_sound(folder / "wav" / f"{name}.wav", seed)
+    report = run(make_config(tmp_path, "preprocess.valid_fraction=0"))
+    assert (report["kept"], report["naming"]) == (2, {"<audiocap_id>": 1})
+
+
 def test_one_shots_among_longer_sounds_get_a_data_set_of_their_own(tmp_path, capsys):
     text = "file,caption\n" + "".join(f"{i}.wav,Rain falls\n" for i in range(6))
     folder = captions_csv(tmp_path / "Sounds", text)

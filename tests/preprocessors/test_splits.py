@@ -83,6 +83,14 @@ def test_files_of_the_user_stay_as_they_are():
     assert leaks == [Leak("b", "train", "test", removed=False)]
 
 
+def test_nothing_is_drawn_for_a_split_that_the_user_wrote():
+    """The drawn clips would be in none."""
+    records = by_split([("train", record(uid)) for uid in "abc"])
+    theirs = {"valid": [record("v")]}
+    splits, _ = compose(Records(records, {}, theirs=theirs), kept(*"abcv"), 1, 0.5)
+    assert uids(splits) == {"train": ["a", "b", "c"], "valid": ["v"], "test": []}
+
+
 def test_the_same_sound_under_another_name():
     outcomes = {uid: Outcome(uid, digest=uid[0]) for uid in ("a1", "a2", "a3", "b1")}
     splits = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import importlib
 import os
@@ -12,6 +13,8 @@ import pytest
 
 from models.tta.evaluation.triplets import choose, page_of_triplets
 from preprocessors.edits.prepare import prepare_edits
+from preprocessors.prepare import read_dataset
+from processors.mel import check_mel_settings
 from tests import triplets as small
 from tests.sounds import ROOT, make_mels_in_process, noise
 from tests.triplets import RATE
@@ -68,6 +71,18 @@ def test_the_page_shows_triplets_of_all_tasks_with_sounds_and_pictures(root, tri
     assert {record["Task"] for record in chosen} == set(small.COUNTS["train"])
     assert all(html.escape(record["Instruction"], quote=False) in text for record in chosen)
     assert len(choose(triplets[:3])) == 3
+
+
+def test_triplets_are_made_by_their_own_command(root, triplets, monkeypatch):
+    """That for captioned sounds would find none of these, and remove their mels."""
+    config = small.edits_config(root)
+    here = root / config.dataset[0]
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    mel = dataclasses.replace(config.preprocess.mel, fmax=1000.0)
+    for message in (check_mel_settings, read_dataset):
+        with pytest.raises(UserError, match=r"sh egs/tta/audit/run_preprocess\.sh"):
+            message(here, mel) if message is check_mel_settings else message(config, here.name)
+    assert len(list((here / "mel").glob("*.npy"))) > 2
 
 
 @pytest.mark.parametrize(

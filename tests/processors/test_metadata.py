@@ -88,7 +88,21 @@ def test_uids_that_are_fine(uid):
 
 @pytest.mark.parametrize(
     "uid",
-    ["", "/a", "a//b", "a/", ".", "..", "a/../b", "a/.", "a\0b", "x" * 251, "é" * 126, "ab/" * 400],
+    [
+        "",
+        "/a",
+        "a//b",
+        "caf\udce9",
+        "a/",
+        ".",
+        "..",
+        "a/../b",
+        "a/.",
+        "a\0b",
+        "x" * 251,
+        "é" * 126,
+        "ab/" * 400,
+    ],
 )
 def test_uids_that_are_not(uid):
     assert fault_of_uid(uid)

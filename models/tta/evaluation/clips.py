@@ -20,7 +20,7 @@ from preprocessors.own_sounds import CAPTIONS_FILE, read_own_sounds
 from preprocessors.prepare import find_sounds
 from preprocessors.records import Records
 from processors.metadata import SPLITS, dataset_dir, meant_by, read_records, split_path
-from utils.audio import FULL_SCALE
+from utils.audio import FULL_SCALE, read_recording
 from utils.errors import UserError
 
 SILENT = -50.0  # dB RMS, from here down
@@ -53,10 +53,15 @@ class Clip:
 
         try:
             samples, rate = soundfile.read(self.path, dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise UserError(f"not readable: {getattr(error, 'error_string', error)}") from None
-        if len(samples) == 0:
-            raise UserError("empty")
+        except (soundfile.LibsndfileError, OSError):
+            samples, rate = (), 0
+        if len(samples) == 0:  # m4a, webm, a length of 0 in the header: what preprocessing reads
+            try:
+                recording = read_recording(self.path)
+            except UserError as error:
+                fault = str(error).removeprefix(f"{self.path}: ")
+                raise UserError(f"not readable: {fault}") from None
+            samples, rate = recording.samples, recording.sample_rate
         if not np.isfinite(samples).all():
             raise UserError("NaN or infinite samples")
         return samples, rate

@@ -16,11 +16,13 @@ from models.tta.evaluation.edits import Triplet
 from models.tta.ldm.pipeline import Pipeline
 from models.tta.ldm.sampling import SamplingSettings, generate
 from models.tta.ldm.source import Source
+from models.tta.ldm.text_encoder import weights_fingerprint
 from models.vocoders.check import reconstructed
 from models.vocoders.load import Vocoder
 from processors.mel import check_mel, mel_of_wav
-from utils.audio import read_wav, write_wav
-from utils.files import one_writer
+from utils.audio import read_wav, wav_bytes
+from utils.checkpoint import file_hash
+from utils.files import one_writer, write_bytes
 from utils.progress import progress
 
 STRENGTHS = (0.25, 0.5, 0.75)  # of SDEdit: the part of the noise that a source is given
@@ -29,7 +31,6 @@ STRENGTHS = (0.25, 0.5, 0.75)  # of SDEdit: the part of the noise that a source 
 def vae_row(
     run: Path,
     vocoder: Vocoder,
-    name: str,
     mel: MelConfig,
     triplets: Sequence[Triplet],
     made: Path,
@@ -39,7 +40,6 @@ def vae_row(
 
     Args:
         run: a folder of a VAE's weights.
-        name: the vocoder's.
         made: the folder below which the sounds go.
     """
     saved = load_vae(run)
@@ -51,14 +51,13 @@ def vae_row(
         mels = torch.from_numpy(mel_of_wav(wav, mel))[None].to(device)
         return vocoder(reconstructed(vae, mels))[0].cpu().numpy()
 
-    folder = made / f"vae_{_short(saved.fingerprint, name)}"
+    folder = made / f"vae_{_short(saved.fingerprint, weights_fingerprint(vocoder))}"
     return {"VAE + vocoder": make_row(folder, triplets, round_trip, mel.sample_rate)}
 
 
 def sdedit_rows(
     pipeline: Pipeline,
     vocoder: Vocoder,
-    told: Sequence[str],
     sampling: SamplingSettings,
     triplets: Sequence[Triplet],
     made: Path,
@@ -66,10 +65,11 @@ def sdedit_rows(
     """SDEdit (Meng et al. 2022, arXiv:2108.01073): sources, noised, denoised with the caption.
 
     Args:
-        told: what else fixes the sounds, such as the weights' hash and the vocoder's name.
         sampling: all but the length, which is the source's; triplet k has the seed `seed` + k.
     """
     rate, rows = pipeline.settings.mel.sample_rate, {}
+    networks = (pipeline.unet, pipeline.vae, pipeline.text_encoder.model, vocoder)
+    made_by = _short(*map(weights_fingerprint, networks), str(sampling))
     for strength in STRENGTHS:
 
         def edit(number: int, triplet: Triplet, strength: float = strength) -> np.ndarray:
@@ -84,7 +84,7 @@ def sdedit_rows(
             (sound,) = generate(pipeline, vocoder, [triplet.caption], settings, 1, source)
             return sound.wav
 
-        folder = made / f"sdedit_{strength:g}_{_short(*told, str(sampling))}"
+        folder = made / f"sdedit_{strength:g}_{made_by}"
         rows[f"SDEdit {strength:g}"] = make_row(folder, triplets, edit, rate)
     return rows
 
@@ -95,19 +95,19 @@ def make_row(
     make: Callable[[int, Triplet], np.ndarray],
     rate: int,
 ) -> Path:
-    """Writes <folder>/<Uid>.wav of each triplet that has none yet; returns the folder.
+    """Writes <folder>_<hash of the triplets>/<Uid>.wav where none is yet; returns that folder.
 
     Args:
         make: number and triplet -> wav [T] at `rate` Hz.
     """
+    told = [(t.uid, t.caption, file_hash(t.source), file_hash(t.target)) for t in triplets]
+    folder = folder.with_name(f"{folder.name}_{_short(repr(told))}")
     with one_writer(folder):
         todo = [(n, t) for n, t in enumerate(triplets) if not (folder / f"{t.uid}.wav").is_file()]
         for number, one in progress(todo, title=f"making {folder.name}", unit="sound"):
             path = folder / f"{one.uid}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_name(f".{path.name}.part")
-            write_wav(unfinished, make(number, one), rate)
-            unfinished.replace(path)
+            write_bytes(path, wav_bytes(make(number, one), rate))
     return folder
 
 

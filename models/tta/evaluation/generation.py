@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from models.tta.evaluation.clips import Clip
 from models.tta.ldm.pipeline import Pipeline
 from models.tta.ldm.sampling import SamplingSettings, generate
 from models.vocoders.load import Vocoder
-from utils.audio import write_wav
+from utils.audio import wav_bytes
 from utils.checkpoint import read_json, write_json
 from utils.errors import UserError
-from utils.files import one_writer
+from utils.files import one_writer, write_bytes
 from utils.progress import progress
 
 
@@ -79,9 +78,8 @@ def generate_missing(
                 if sound.fault:
                     receipt["warning"] = sound.fault
                 write_json(path.with_name(f"{path.stem}.json"), receipt)
-                unfinished = path.with_name(f".{path.name}.part")
-                write_wav(unfinished, sound.wav, pipeline.settings.mel.sample_rate)
-                os.replace(unfinished, path)  # the sound comes last, and whole
+                # The sound comes last, and whole.
+                write_bytes(path, wav_bytes(sound.wav, pipeline.settings.mel.sample_rate))
                 bar.update()
         bar.close()
 

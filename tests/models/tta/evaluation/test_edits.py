@@ -197,6 +197,12 @@ def test_the_command(place, trained, monkeypatch, capsys):
 
     folders = sorted((place / "edits" / "evaluation" / "made").iterdir())
     assert [len(list(folder.glob("*.wav"))) for folder in folders] == [4] * 4
+    # Other targets under the old names, or another vocoder, are made anew and beside these.
+    records = json.loads((place / "data/Edits/test.json").read_text())
+    records[0]["Caption"] = "a louder noise"
+    (place / "data/Edits/test.json").write_text(json.dumps(records))
+    command.main()
+    assert len(list((place / "edits" / "evaluation" / "made").iterdir())) == 8
     made = folders[-1]
     vae, vocoder = load_vae(trained / "runs/vae/final").vae, load_vocoder("griffin_lim", tiny.MEL)
     target = read_wav(place / "data/Edits/wav/000001_out.wav", tiny.MEL.sample_rate)

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -95,6 +96,24 @@ def test_the_whole_way(folders, monkeypatch, capsys):
     assert "KL mn04" in (folders / "out" / "evaluation.md").read_text()
 
 
+def test_a_reference_is_read_as_preprocessing_reads_it(folders):
+    """soundfile alone knows neither this container nor a length that is told as none."""
+    path, samples = folders / "clip.m4a", (sound(0) * 32767).astype(np.int16)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("aac", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = RATE
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            file.mux(packet)
+    found, rate = Clip("clip", path).read()
+    assert (rate, found.ndim) == (RATE, 2)
+    loudest = np.abs(np.fft.rfft(found[:, 0])).argmax() * RATE / len(found)
+    assert loudest == pytest.approx(200, abs=2)
+    (folders / "empty.m4a").touch()
+    with pytest.raises(UserError, match=r"^not readable: "):
+        Clip("empty", folders / "empty.m4a").read()
+
+
 def test_level_is_shown_by_kind(folders, monkeypatch):
     """The generated are half as loud as the references: 6.02 dB."""
     levels = run(monkeypatch, folders)["levels"]
@@ -159,6 +178,9 @@ def test_the_protocol_knows_other_weights_and_numbers():
         return protocol_record(PROTOCOLS["arion"], about, count, weights)
 
     assert differences(record(8, "a"), record(8, "a")) == []
+    copy = record(8, "a")
+    copy["backbones"]["mn04"]["file"] = "a copy of it.pt"
+    assert differences(record(8, "a"), copy) == []
     assert differences(record(8, "a"), record(7, "b")) == [
         "generated: 8, 7",
         "backbones.mn04.sha256: a, b",

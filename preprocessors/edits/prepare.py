@@ -26,6 +26,7 @@ from preprocessors.prepare import written_before
 from preprocessors.records import Skip
 from processors import mel_folder
 from processors.clips import Clip
+from processors.edits import sounds_of
 from processors.metadata import (
     MADE_OF,
     REPORT_FILE,
@@ -33,6 +34,7 @@ from processors.metadata import (
     dataset_dir,
     made_of,
     metadata_text,
+    read_records,
     split_path,
 )
 from utils.checkpoint import file_hash
@@ -79,8 +81,7 @@ def _write(config: EditsExperiment, records: dict[str, list[dict]], report: dict
     """Writes report and records; a train.json that the user wrote, or edited, stays."""
     dataset = config.dataset[0]
     paths = {split: split_path(config, dataset, split) for split in SPLITS}
-    ours = written_before(config, dataset)
-    theirs = {s for s, path in paths.items() if path.exists() and file_hash(path) not in ours}
+    ours, theirs = written_before(config, dataset), _theirs(config).keys()
     texts = {split: metadata_text(records[split]) for split in SPLITS}
     hashes = {hashlib.sha256(text.encode()).hexdigest() for text in texts.values()}
     sources = dict.fromkeys([*config.edits.beds, *config.edits.events])
@@ -94,6 +95,29 @@ def _write(config: EditsExperiment, records: dict[str, list[dict]], report: dict
         write_text(paths[split], texts[split])
 
 
+def _theirs(config: EditsExperiment) -> dict[str, Path]:
+    """Those of train.json, valid.json and test.json that the user wrote or edited, by split."""
+    dataset = config.dataset[0]
+    paths = {split: split_path(config, dataset, split) for split in SPLITS}
+    ours = written_before(config, dataset)
+    return {s: path for s, path in paths.items() if path.exists() and file_hash(path) not in ours}
+
+
+def _check_theirs(config: EditsExperiment, here: Path, made_from: dict[str, str]) -> None:
+    """Raises UserError where the user's records name pairs that would become other sounds."""
+    latest = {line["name"]: line for line in mel_folder.read_lines(here / PAIRS_FILE, LINE_KEYS)}
+    for path in _theirs(config).values():
+        records = read_records(path, config.dataset[0])
+        named = {sound.rpartition("_")[0] for record in records for sound in sounds_of(record)}
+        stale = [n for n in latest if n in named and latest[n]["made_from"] != made_from.get(n)]
+        if stale:
+            raise UserError(
+                f"{path}: is written by you, and {len(stale)} of its pairs, such as {stale[0]},"
+                " would now be made of other sounds; go back to what they were made of, or remove"
+                " that file to have it made anew"
+            )
+
+
 def make_pairs(
     config: EditsExperiment, here: Path, plan: Plan, num_workers: int
 ) -> dict[str, Pair]:
@@ -102,6 +126,7 @@ def make_pairs(
     samples = settings.segment_frames * settings.hop_size
     task = MixTask({}, here / "wav", rate, samples, round(config.edits.event_seconds * rate))
     made_from = {name: _made_from(task, scenes) for name, scenes in plan.items()}
+    _check_theirs(config, here, made_from)
     lines = _tidy_lines(here / PAIRS_FILE, made_from)
     task.wav_dir.mkdir(exist_ok=True)
     remove_unfinished(task.wav_dir)

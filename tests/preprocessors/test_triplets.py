@@ -21,6 +21,7 @@ from tests.sounds import make_mels_in_process, noise
 from tests.triplets import RATE, SAMPLES
 from utils.audio import read_wav, write_wav
 from utils.checkpoint import file_hash
+from utils.errors import UserError
 
 LSB = 1 / 32767
 
@@ -314,6 +315,8 @@ def test_pairs_of_no_use_are_replaced_or_left_out_with_their_reason(root, monkey
 
 
 def test_records_that_the_user_edited_stay(root):
+    """And are never those of other sounds under the same names."""
+    others = ("dataset=Theirs", "train.random_seed=5")
     config = small.edits_config(root, "dataset=Theirs", counts=FEW)
     prepare_edits(config, 1)
     path = root / "Theirs" / "train.json"
@@ -323,4 +326,7 @@ def test_records_that_the_user_edited_stay(root):
     assert path.read_bytes() == edited
     report = json.loads((root / "Theirs" / "preprocess_report.json").read_text())
     sources = [root / name / f"{split}.json" for name in ("Beds", "Events") for split in SPLITS]
+    with pytest.raises(UserError, match=r"train\.json: is written by you, and \d+ of its pairs"):
+        prepare_edits(small.edits_config(root, *others, counts=FEW), 1)
+    assert path.read_bytes() == edited
     assert report["made_of"] == {f"../{p.parent.name}/{p.name}": file_hash(p) for p in sources}

@@ -101,9 +101,15 @@ class Ear:
 
     @cached_property
     def sha256(self) -> str:
-        files = sorted(self.weights.glob("*.safetensors")) if self.weights.is_dir() else []
-        hashes = [file_hash(file) for file in files or [self.weights]]
-        return hashes[0] if len(hashes) == 1 else "+".join(text[:16] for text in hashes)
+        """Of a folder, that of its one file of weights, or of the hashes of all of them."""
+        files = [self.weights]
+        if self.weights.is_dir():
+            forms = (sorted(self.weights.glob(form)) for form in ("*.safetensors", "*.bin"))
+            files = next(filter(None, forms), [])
+        hashes = [file_hash(file) for file in files]
+        return (
+            hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        )
 
     @cached_property
     def net(self) -> nn.Module:

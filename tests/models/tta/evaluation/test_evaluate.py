@@ -12,7 +12,7 @@ import torch
 
 from bins.tta import evaluate as command
 from models.tta.evaluation.clips import Clip, pair, read_references
-from models.tta.evaluation.features import BACKBONES, Features, _kept
+from models.tta.evaluation.features import BACKBONES, Ear, Features, _kept
 from models.tta.evaluation.hub_models import AST, CLAP
 from models.tta.evaluation.mn04 import MN04
 from models.tta.evaluation.protocol import PROTOCOLS, differences, find_protocol, protocol_record
@@ -253,6 +253,20 @@ def test_every_setting_of_hearing_changes_the_place_of_what_is_kept():
     hashes = {protocol.hearing for protocol in PROTOCOLS.values()}
     hashes |= {find_protocol("arion", 5, None).hearing, find_protocol("arion", 6, None).hearing}
     assert len(hashes) == 5
+
+
+def test_the_hash_of_a_folder_of_weights_is_of_all_its_files(tmp_path):
+    def hash_of(**files: bytes) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name.replace("_", ".")).write_bytes(content)
+        return Ear(BACKBONES["ast"], folder, torch.device("cpu")).sha256
+
+    alone = hash_of(model_safetensors=b"a")
+    assert alone == hash_of(model_safetensors=b"a", pytorch_bin=b"b") == hash_of(pytorch_bin=b"a")
+    shards = {hash_of(one_safetensors=b"a", two_safetensors=last)[:12] for last in (b"b", b"c")}
+    assert len(shards) == 2
 
 
 def test_ast_and_clap_are_read_from_their_folders(tmp_path):

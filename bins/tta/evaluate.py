@@ -227,7 +227,7 @@ def rows_to_make(
         vocoder = load_vocoder(name, mel).to(device)
         rows |= vae_row(folder, vocoder, mel, triplets, made, device)
     if arguments.sdedit is not None:
-        pipeline, vocoder, *_ = text_to_audio(arguments, arguments.sdedit, config.log_dir)
+        pipeline, vocoder, _ = text_to_audio(arguments, arguments.sdedit, config.log_dir)
         sampling = sampling_of(arguments, pipeline.settings)
         rows |= sdedit_rows(pipeline, vocoder, sampling, triplets, made)
     return rows
@@ -238,19 +238,15 @@ def make_sounds(
 ) -> None:
     """Makes what is not there yet of a sound for each reference; sets arguments.generated."""
     from models.tta.evaluation.generation import generate_missing, run_name
-    from models.tta.ldm.text_encoder import weights_fingerprint
     from utils.run_folder import find_weights
 
-    pipeline, vocoder, name, weights = text_to_audio(arguments, arguments.checkpoint_path, log_dir)
+    pipeline, vocoder, made_by = text_to_audio(arguments, arguments.checkpoint_path, log_dir)
     sampling = sampling_of(arguments, pipeline.settings)
     if arguments.generated is None:
         run = run_name(find_weights(arguments.checkpoint_path, log_dir, "AudioLDM"))
         reference = Path(arguments.reference).resolve().name
         arguments.generated = f"output/{run}_{reference}_{split}"
-    folder, made_by = Path(arguments.generated), {"vocoder": name, "weights": weights}
-    for part, network in (("vae", pipeline.vae), ("vocoder", vocoder)):
-        made_by[f"{part}_weights"] = weights_fingerprint(network)[:12]
-    batch_size = arguments.batch_size
+    folder, batch_size = Path(arguments.generated), arguments.batch_size
     prompts = [clip.captions[0] for clip in references if clip.captions]
     for fault in pipeline.text_encoder.faults_of(prompts):
         print(f"warning: {fault}", file=sys.stderr)
@@ -259,13 +255,14 @@ def make_sounds(
 
 def text_to_audio(
     arguments: argparse.Namespace, run: str, log_dir: str
-) -> tuple[Pipeline, Vocoder, str, str]:
-    """A run's model, its vocoder as for inference, the vocoder's name and the weights' hash."""
+) -> tuple[Pipeline, Vocoder, dict[str, str]]:
+    """A run's model, its vocoder as for inference, and what a receipt tells of both."""
     from models.tta.ldm.pipeline import PipelineSettings, load_pipeline
+    from models.tta.ldm.text_encoder import weights_fingerprint
     from models.vocoders.load import GRIFFIN_LIM, load_vocoder, newest_vocoder
     from utils.checkpoint import file_hash
     from utils.device import best_device
-    from utils.run_folder import find_weights
+    from utils.run_folder import WEIGHTS, find_weights
 
     folder, device = find_weights(run, log_dir, "AudioLDM"), best_device(arguments.device)
     print(f"model: {folder}", file=sys.stderr)
@@ -276,8 +273,13 @@ def text_to_audio(
         name = newest_vocoder(log_dir, settings.mel)
     print(f"vocoder: {name}", file=sys.stderr)
     vocoder = load_vocoder(name, settings.mel).to(device)
-    weights = file_hash(folder / "unet.safetensors")[:12]
-    return load_pipeline(folder, device), vocoder, name, weights
+    made_by = {
+        "vocoder": name,
+        "weights": file_hash(folder / WEIGHTS["AudioLDM"])[:12],
+        "vae_weights": file_hash(folder / "vae" / WEIGHTS["AutoencoderKL"])[:12],
+        "vocoder_weights": weights_fingerprint(vocoder),
+    }
+    return load_pipeline(folder, device), vocoder, made_by
 
 
 def sampling_of(arguments: argparse.Namespace, settings: PipelineSettings) -> SamplingSettings:

@@ -5,6 +5,7 @@ More columns are kept in the records. A file may have several rows, one for each
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 from preprocessors.folder import SoundFolder, below_wav, without_suffix
@@ -46,7 +47,7 @@ def read_own_sounds(folder: SoundFolder, dataset: str) -> Records:
     records, files = [], {}
     for file, caption, split, row in usable:
         if fault_of_uid(uids[file]):
-            skipped.append(Skip("name too long", file))
+            skipped.append(_unnameable(file))
             continue
         more = {name: row[name] for name in row if name not in ("file", "caption", "split")}
         records.append((split, {"Dataset": dataset, "Uid": uids[file], "Caption": caption, **more}))
@@ -59,10 +60,16 @@ def read_sounds_alone(folder: SoundFolder, dataset: str) -> Records:
     """Records without captions of all sound files of a folder."""
     files = {uid: file for file, uid in unique_uids({*folder.sounds}).items()}
     named = [(uid, file) for uid, file in sorted(files.items()) if not fault_of_uid(uid)]
-    skipped = [Skip("name too long", file) for uid, file in files.items() if fault_of_uid(uid)]
+    skipped = [_unnameable(file) for uid, file in files.items() if fault_of_uid(uid)]
     records = [("train", {"Dataset": dataset, "Uid": uid, "Caption": None}) for uid, _ in named]
     origin = dict.fromkeys(SPLITS, "the sounds, which have no captions")
     return Records(by_split(records), origin, tuple(skipped), dict(named))
+
+
+def _unnameable(file: str) -> Skip:
+    """A file whose path cannot be the Uid of a record."""
+    readable = os.fsencode(file).decode("utf-8", "backslashreplace")
+    return Skip("name too long" if readable == file else "name is not UTF-8", readable)
 
 
 def unique_uids(files: set[str]) -> dict[str, str]:

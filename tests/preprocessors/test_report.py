@@ -1,6 +1,7 @@
 """What the report says of sounds that are kept, and what is said of data sets later on."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -115,6 +116,16 @@ def test_sounds_beside_audiocaps_that_no_csv_names(tmp_path):
         write_sound(folder / "wav" / f"{name}.wav", seed)
     report = run(make_config(tmp_path, "preprocess.valid_fraction=0"))
     assert (report["kept"], report["naming"]) == (2, {"<audiocap_id>": 1})
+
+
+def test_a_file_whose_name_is_not_utf8_is_left_out_by_name(tmp_path):
+    folder = tmp_path / "Sounds"
+    write_sound(folder / "wav" / "dog.wav", 0)
+    write_sound(folder / "wav" / "cat.wav", 1)
+    os.rename(folder / "wav" / "cat.wav", os.fsencode(folder / "wav") + b"/caf\xe9.wav")
+    report = run(make_config(tmp_path))
+    assert report["kept"] == 1
+    assert report["skipped"]["name is not UTF-8"]["names"] == ["wav/caf\\xe9.wav"]
 
 
 def test_one_shots_among_longer_sounds_get_a_data_set_of_their_own(tmp_path, capsys):

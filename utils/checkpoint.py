@@ -59,8 +59,21 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a whole safetensors file: {error}") from None
 
 
+def check_finite(tensors: dict[str, Any], source: Path) -> None:
+    """Raises UserError where weights are no numbers, as a run that gave up leaves them."""
+    if wrong := next((name for name, x in tensors.items() if not x.isfinite().all()), None):
+        raise UserError(
+            f"{source}: weights are not finite ({wrong}), and of no use; take an earlier"
+            " checkpoint, or train anew with a smaller train.adam.lr"
+        )
+
+
 def load_weights(module, tensors: dict[str, Any], source: Path) -> None:
-    """Loads tensors into a module; keys left over or missing, or other shapes, are a UserError."""
+    """Loads tensors into a module.
+
+    Keys left over or missing, other shapes, and what is no number are a UserError.
+    """
+    check_finite(tensors, source)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
@@ -71,17 +84,8 @@ def load_weights(module, tensors: dict[str, Any], source: Path) -> None:
 
 
 def read_weights_into(module, path: Path) -> None:
-    """Loads the file `path`, which holds the weights of a module of this shape and nothing else.
-
-    Those of a run that gave up, which are no numbers, are a UserError.
-    """
-    tensors = load_tensors(path)
-    if wrong := next((name for name, x in tensors.items() if not x.isfinite().all()), None):
-        raise UserError(
-            f"{path}: weights are not finite ({wrong}), and of no use; take an earlier checkpoint,"
-            " or train anew with a smaller train.adam.lr"
-        )
-    load_weights(module, tensors, path)
+    """Loads the file `path`, which holds the weights of a module of this shape and nothing else."""
+    load_weights(module, load_tensors(path), path)
 
 
 def optimizer_tensors(optimizer) -> dict[str, Any]:

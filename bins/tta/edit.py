@@ -142,7 +142,14 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
     }
     if adapters:
         made_by["lora"] = [adapter.receipt() for adapter in adapters]
-    to_do = [job for job in jobs if not all(map(numbering.has, names_of(job, arguments)))]
+    told = {"weights": made_by["weights"], "vocoder": vocoder_name}
+    told["num_steps"] = arguments.num_steps or settings.sampling.num_steps
+
+    def is_done(job: Job) -> bool:
+        names = names_of(job, arguments.num_samples)
+        return all(numbering.has(name, {**told, "text": job.text}) for name in names)
+
+    to_do = [job for job in jobs if not is_done(job)]
     for fault in editor.text_encoder.faults_of([job.text for job in to_do]):
         print(f"warning: {fault}", file=sys.stderr)
     for job in progress(to_do, title="editing", unit="edit"):
@@ -156,7 +163,7 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
             continue
         texts = [job.text] * arguments.num_samples
         sounds = generate(editor, vocoder, texts, sampling, arguments.batch_size, source)
-        for name, sound in zip(names_of(job, arguments), sounds, strict=True):
+        for name, sound in zip(names_of(job, arguments.num_samples), sounds, strict=True):
             path = numbering.write(sound, sampling, made_by, settings.mel.sample_rate, name)
             print_line(f"{path}  {json.dumps(sound.text, ensure_ascii=False)}")
             if sound.kept == 1:
@@ -167,10 +174,10 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
         raise UserError(f"{arguments.list}: {faults} of {len(jobs)} edits left out, see above")
 
 
-def names_of(job: Job, arguments: argparse.Namespace) -> list[str | None]:
+def names_of(job: Job, count: int) -> list[str | None]:
     """The names of an edit's sounds: its own, then with _1, _2, ...; None: they are numbered."""
-    counted = [f"{job.name}_{number}" for number in range(1, arguments.num_samples)]
-    return [job.name, *counted] if job.name else [None] * arguments.num_samples
+    counted = [f"{job.name}_{number}" for number in range(1, count)]
+    return [job.name, *counted] if job.name else [None] * count
 
 
 def prepared(

@@ -118,6 +118,11 @@ def test_a_list_goes_on_where_it_was_left_and_names_what_it_leaves_out(edit, ref
     assert (out / "first.wav").stat().st_mtime_ns == changed
     edit("--list", tmp_path / "edits.csv", "--num_samples=2")
     assert sorted(path.name for path in out.glob("first*.wav")) == ["first.wav", "first_1.wav"]
+    for name, other in (("weights", "of another editor"), ("num_steps", 7)):
+        receipt = read_json(out / "first.json")
+        (out / "first.json").write_text(json.dumps({**receipt, name: other}))
+        edit("--list", tmp_path / "edits.csv")
+        assert read_json(out / "first.json")[name] == receipt[name], "made anew"
 
 
 def test_triplets_are_edited_under_their_names(edit, tmp_path):

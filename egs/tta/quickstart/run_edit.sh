@@ -36,9 +36,6 @@ stage "2 training the VAE on" with_settings egs/tta/autoencoderkl/run_train.sh \
 vae=$folder/runs/quickstart_autoencoderkl_edits
 stage "3 training the editor" with_settings egs/tta/audit/run_train.sh $here/audit.json \
     "model.autoencoder_path=$vae" "inference.num_steps=$num_steps" "$@"
-if [ "$folder/runs/quickstart_audit/final" -nt "$folder/edits/sounds" ]; then
-    rm -rf -- "$folder/edits/sounds" # of other weights
-fi
 stage "4 editing" sh egs/tta/audit/run_edit.sh --list "$folder/data/DemoEdits/test.json" \
     --log_dir "$folder/runs" --output_dir "$folder/edits/sounds" --num_steps "$num_steps"
 stage "5 listening" "$PYTHON" bins/tta/quickstart.py edits --output_dir "$folder" \

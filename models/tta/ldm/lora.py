@@ -20,7 +20,14 @@ from config.schema import LoRAConfig
 from config.typed_json import Text, typed
 from models.tta.ldm.unet import UNet
 from models.tta.pipeline_json import read_settings, write_settings
-from utils.checkpoint import file_hash, load_tensors, read_json, save_tensors, write_json
+from utils.checkpoint import (
+    check_finite,
+    file_hash,
+    load_tensors,
+    read_json,
+    save_tensors,
+    write_json,
+)
 from utils.errors import UserError
 from utils.run_folder import WEIGHTS, find_weights
 
@@ -108,6 +115,7 @@ def write_adapter(
 def read_into(network: nn.Module, path: Path) -> None:
     """Loads a file of `adapter_tensors` into a network with adapters of the same shapes."""
     tensors, parameters = load_tensors(path), adapter_tensors(network)
+    check_finite(tensors, path)
     if tensors.keys() != parameters.keys():
         raise UserError(f"{path}: adapters of other layers than train.lora names")
     for name, parameter in parameters.items():
@@ -173,6 +181,7 @@ class Adapter:
         except (KeyError, TypeError, ZeroDivisionError):
             raise UserError(f"{file}: r and lora_alpha must be there") from None
         tensors = load_tensors(path)
+        check_finite(tensors, path)
         while tensors:
             name = next(iter(tensors))
             layer = name.rpartition(".lora_")[0]

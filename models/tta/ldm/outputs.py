@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from models.tta.ldm.sampling import SamplingSettings, Sound
 from processors.mel_picture import write_change_picture, write_mel_picture
 from utils.audio import write_recording, write_wav
+from utils.checkpoint import read_json
 
 
 class Numbering:
@@ -58,9 +60,17 @@ class Numbering:
             write_recording(path, sound.recording)
         return path
 
-    def has(self, name: str | None) -> bool:
-        """Whether there is a sound of this name, written to its end."""
-        return name is not None and (self.folder / f"{name}.wav").is_file()
+    def has(self, name: str | None, told: Mapping[str, object]) -> bool:
+        """Whether there is a sound of this name, written to its end, whose receipt tells `told`.
+
+        What an older receipt does not tell is not held to it.
+        """
+        path = self.folder / f"{name}.wav"
+        if name is None or not path.is_file():
+            return False
+        told_there = path.with_suffix(".json")
+        receipt = read_json(told_there, dict) if told_there.is_file() else {}
+        return all(receipt.get(key, value) == value for key, value in told.items())
 
     def _claim(self) -> Path:
         """The next free wav, made empty at once so that a second program takes another number."""

@@ -100,16 +100,22 @@ def put_back(
     Returns:
         [T, channels]; and bool [T], False where the samples are the given ones, bit for bit
     """
-    index, fade = np.arange(len(samples)), max(round(FADE * rate), 1)
-    place = np.zeros(len(samples))  # 0: the given samples, 1: what was made
-    for begin, end in regions:
-        before, after = round(begin * rate) - index, index + 1 - round(end * rate)
-        place = np.maximum(place, 1 - np.maximum(before, after).clip(0) / (fade + 1))
+    place = places(len(samples), rate, regions)
     touched = place > 0
     angle = place[touched, None] * math.pi / 2
     result = samples.copy()
     result[touched] = np.cos(angle) * samples[touched] + np.sin(angle) * made[touched]
     return result, touched
+
+
+def places(length: int, rate: int, regions: Sequence[Region]) -> np.ndarray:
+    """[length]: 1 in the regions, 0 elsewhere, and a line between within `FADE` around them."""
+    index, fade = np.arange(length), max(round(FADE * rate), 1)
+    place = np.zeros(length)
+    for begin, end in regions:
+        before, after = round(begin * rate) - index, index + 1 - round(end * rate)
+        place = np.maximum(place, 1 - np.maximum(before, after).clip(0) / (fade + 1))
+    return place
 
 
 def put_above(samples: np.ndarray, rate: int, made: np.ndarray, cutoff: float) -> np.ndarray:

@@ -67,8 +67,13 @@ def parse() -> argparse.Namespace:
         "--changed_over",
         type=float,
         metavar="DB",
-        help="without a region: where the edit changes less, every sample stays as it is; 0: all is"
-        " made anew; default: 2",
+        help="without a region: where the edit changes less, every sample stays as it is; default:"
+        " 2",
+    )
+    parser.add_argument(
+        "--anew",
+        action="store_true",
+        help="what is edited is made by VAE and vocoder alone, and not in the sound's own spectrum",
     )
     parser.add_argument("--num_samples", type=at_least_1, default=1, help="of each edit")
     parser.add_argument("--seed", type=int, help="of an edit's first sample, + 1 each; default: 0")
@@ -143,6 +148,7 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
     if adapters:
         made_by["lora"] = [adapter.receipt() for adapter in adapters]
     told = {"weights": made_by["weights"], "vocoder": vocoder_name}
+    told["anew"] = arguments.anew
     told["num_steps"] = arguments.num_steps or settings.sampling.num_steps
 
     def is_done(job: Job) -> bool:
@@ -198,6 +204,7 @@ def prepared(
         "guidance_scale": arguments.text_guidance,
         "source_guidance": arguments.source_guidance,
         "changed_over": arguments.changed_over,
+        "anew": arguments.anew or None,
         "region": job.region,
         "cutoff": job.cutoff,
     }

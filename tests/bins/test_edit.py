@@ -90,6 +90,17 @@ def test_an_edit_of_all_of_a_sound_with_its_receipt_and_picture(edits, edit, tmp
     assert printed.err.startswith(f"model: {edits}/runs/audit/final\nvocoder: ")
 
 
+def test_an_edit_is_made_anew_where_that_is_asked_for(edit, tmp_path):
+    """Other samples than in the sound's own spectrum, of the same mel."""
+    audio = write(tmp_path / "a.wav", 4000, 1)
+    asked = ("--audio", audio, "--text", "Drop the dog", "--changed_over=0")
+    out = edit(*asked)
+    edit(*asked, "--anew")
+    assert [read_json(out / f"{n}.json")["anew"] for n in ("0000", "0001")] == [False, True]
+    own, made = (soundfile.read(out / f"{n}.wav")[0] for n in ("0000", "0001"))
+    assert np.abs(own - made).max() > 0.01
+
+
 def test_super_resolution_keeps_the_lower_band(edit, tmp_path):
     audio = write(tmp_path / "a.wav", 4000, 1)
     out = edit("--audio", audio, "--text", "Super-resolution", "--cutoff", 1000)
@@ -118,7 +129,7 @@ def test_a_list_goes_on_where_it_was_left_and_names_what_it_leaves_out(edit, ref
     assert (out / "first.wav").stat().st_mtime_ns == changed
     edit("--list", tmp_path / "edits.csv", "--num_samples=2")
     assert sorted(path.name for path in out.glob("first*.wav")) == ["first.wav", "first_1.wav"]
-    for name, other in (("weights", "of another editor"), ("num_steps", 7)):
+    for name, other in (("weights", "of another editor"), ("num_steps", 7), ("anew", True)):
         receipt = read_json(out / "first.json")
         (out / "first.json").write_text(json.dumps({**receipt, name: other}))
         edit("--list", tmp_path / "edits.csv")

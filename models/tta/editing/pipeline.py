@@ -32,11 +32,21 @@ class EditSettings(SamplingSettings):
     source_guidance: NotNegative = 1.0  # by the sound; 1 takes it as it is
     changed_over: NotNegative = 0.0  # dB: where less changes, samples stay; 0: all are made anew
     inpaint: bool = False  # the region is silent in what the editor hears, and it fills the gap
+    anew: bool = False  # all of the regions is what was made, nothing of the sound's own spectrum
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.inpaint and not self.region:
             raise ValueError("region is missing: begin and end, in seconds, of what to inpaint")
+
+    @property
+    def by_change(self) -> bool:
+        """Whether what the edit changes is done to the sound's own spectrum (`with_change`)."""
+        return bool(self.region) and not (self.anew or self.inpaint or self.extend)
+
+    @property
+    def needs_unedited(self) -> bool:
+        return self.by_change or bool(self.changed_over)
 
 
 @typed

@@ -106,6 +106,11 @@ class SamplingSettings:
                 )
 
     @property
+    def needs_unedited(self) -> bool:
+        """Whether what is made is held beside what the model makes of the sound unedited."""
+        return False
+
+    @property
     def regions(self) -> tuple[tuple[float, float], ...]:
         """All that is made anew in time, what follows the sound included."""
         if not self.extend:
@@ -186,7 +191,7 @@ def _generate(
     on_step: OnStep | None,
 ) -> Iterator[Sound]:
     mel_config, unedited = pipeline.settings.mel, None
-    if getattr(settings, "changed_over", 0.0):
+    if settings.needs_unedited:
         unedited = pipeline.round_trip(given.mel)[0, 0].cpu().numpy()
     for first in range(0, len(texts), batch_size):
         batch = texts[first : first + batch_size]

@@ -23,6 +23,7 @@ from processors.regions import (
     remade_columns,
     remade_rows,
 )
+from processors.spectral_change import change_of, with_change
 from utils.audio import ANTIPHASE_DB, LOUDEST, Recording, read_recording, read_sound
 from utils.decode import AudioError
 from utils.errors import UserError
@@ -105,13 +106,17 @@ class Source:
 
         Where all of the sound is made anew, it is what was made: mono, at the model's rate.
 
-        unedited: the mel [n_mel, frames] that the model makes of a sound that it is not to change;
-            what was made is then taken where it differs from that, see `changed_regions`.
+        unedited: the mel [n_mel, frames] that the model makes of a sound that it is not to change.
+            Of an edit (EditSettings), it says where it is taken, see `changed_regions`, and what
+            it is to do to the sound's own spectrum, see `with_change`.
         """
-        regions = settings.regions
+        regions, change = settings.regions, None
         if unedited is not None:
             unedited = unedited[:, : sound.mel.shape[1]]
-            regions = changed_regions(sound.mel, unedited, settings.changed_over, mel)
+            if settings.changed_over:
+                regions = changed_regions(sound.mel, unedited, settings.changed_over, mel)
+            if settings.by_change:
+                change = change_of(sound.mel, unedited)
         before = mel_of_wav(_to_length(self.wav, settings.frames(mel) * mel.hop_size), mel)
         sound = dataclasses.replace(sound, before=before)
         if settings.task == "super_resolution":
@@ -123,7 +128,10 @@ class Source:
             rate = self.recording.sample_rate
             samples = _to_length(self.recording.samples, round(settings.duration * rate))
             made = self._in_channels(sound.wav, mel.sample_rate, rate, len(samples))
-            result, touched = put_back(samples, rate, made, regions)
+            if change is None:
+                result, touched = put_back(samples, rate, made, regions)
+            else:
+                result, touched = with_change(samples, rate, made, change, regions, mel)
             share = 1 - float(touched.mean())
         else:
             return sound

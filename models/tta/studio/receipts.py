@@ -69,6 +69,8 @@ def read_receipt(path: Path) -> dict[str, Any]:
 def settings_of(receipt: dict[str, Any], path: object = "the receipt") -> SamplingSettings:
     """The settings that made the sound. Raises UserError."""
     kind = EditSettings if "source_guidance" in receipt else SamplingSettings
+    if kind is EditSettings:  # before there was this setting, edits were made so
+        receipt = {"anew": True, **receipt}
     return build(kind, _only(kind, receipt), path)
 
 

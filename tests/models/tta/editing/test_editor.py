@@ -224,7 +224,7 @@ def test_what_an_edit_leaves_stays_bit_for_bit_in_stereo():
     sampling = EditSettings("euler", 2, 1.0, 5.0, audio="x", region=((0.0, 5.0),))
     mel = MelConfig(16000, 1024, 1024, 256, 80, 0.0, 8000.0)
     unedited = random.normal(0, 0.5, (80, 320))  # of whole columns of a latent, longer than the mel
-    made = unedited[:, :313].copy()
+    made = unedited[:, :313] + random.normal(0, 0.02, (80, 313))  # far less than 2 dB
     made[:, 100:180] += 2
     edited = Sound("drop", 0, made.astype(np.float32), random.normal(0, 0.1, 80000))
     found = dataclasses.replace(sampling, changed_over=2.0)
@@ -241,3 +241,32 @@ def test_what_an_edit_leaves_stays_bit_for_bit_in_stereo():
     assert finished.kept == 1
     everything = source.finished(edited, sampling, mel)
     assert everything.kept == 0
+
+
+def test_what_an_edit_changes_is_done_to_the_sounds_own_spectrum():
+    """Half a neper less in all bands of a part: each channel is the sound's own, so much quieter.
+
+    Made anew, the same part is what was made; what fills a gap always is.
+    """
+    random = np.random.default_rng(1)
+    stereo = random.normal(0, 0.1, (220500, 2)).astype(np.float32)
+    wav = resampled(stereo.mean(axis=1), 44100, 16000).astype(np.float32)
+    source = SoundToEdit(Recording(stereo, 44100, 16), wav, np.ones(2))
+    mel = MelConfig(16000, 1024, 1024, 256, 80, 0.0, 8000.0)
+    unedited = random.normal(0, 0.5, (80, 320)).astype(np.float32)
+    edited = Sound("drop", 0, unedited[:, :313] - 0.45, random.normal(0, 0.1, 80000))
+    sampling = EditSettings("euler", 2, 1.0, 5.0, audio="x", region=((2.0, 3.0),))
+    assert sampling.by_change
+    assert sampling.needs_unedited
+    found = source.finished(edited, sampling, mel, unedited)
+    part = slice(round(2.1 * 44100), round(2.9 * 44100))
+    before, after = stereo[part], found.recording.samples[part]
+    np.testing.assert_allclose(after, np.exp(-0.45) * before, atol=1e-6)
+    assert found.kept == pytest.approx(0.8 - 2 * 0.03 / 5, abs=2e-3)
+    for other in ({"anew": True}, {"inpaint": True}):
+        settings = dataclasses.replace(sampling, **other)
+        assert not settings.needs_unedited
+        made = source.finished(edited, settings, mel).recording.samples[part]
+        expected = resampled(edited.wav, 16000, 44100)[part]
+        np.testing.assert_allclose(made, np.stack([expected] * 2, axis=1), atol=1e-6)
+    assert dataclasses.replace(sampling, anew=True, changed_over=2.0).needs_unedited

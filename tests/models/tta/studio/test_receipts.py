@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from models.tta.studio.cards import sound_card
 from models.tta.studio.history import Kept
+from models.tta.studio.receipts import settings_of
 from models.tta.studio.shelf import Wish
 from utils.errors import UserError
 
@@ -34,6 +35,12 @@ def kept_with(studio, text: str | bytes) -> Kept:
     (folder / "0000.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     [kept] = studio.history.newest("")
     return kept
+
+
+def test_an_edit_of_before_is_made_again_as_it_was():
+    """When there was no `anew`, all of what was edited was made by VAE and vocoder."""
+    assert settings_of(GOOD).anew
+    assert not settings_of({**GOOD, "anew": False}).anew
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,12 @@ def change_of(made: np.ndarray, unedited: np.ndarray) -> np.ndarray:
     return np.maximum(made, floor) - np.maximum(unedited, floor)
 
 
+def one_way(made: np.ndarray, unedited: np.ndarray, only: str | None) -> np.ndarray:
+    """The mel that was made, of which only what "comes" or "goes" is taken; None: all of it."""
+    ways = {"comes": np.maximum, "goes": np.minimum}
+    return ways[only](made, unedited) if only else made
+
+
 def with_change(
     samples: np.ndarray,
     rate: int,

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class EditSettings(SamplingSettings):
     source_guidance: NotNegative = 1.0  # by the sound; 1 takes it as it is
     changed_over: NotNegative = 0.0  # dB: where less changes, samples stay; 0: all are made anew
     inpaint: bool = False  # the region is silent in what the editor hears, and it fills the gap
+    only: Literal["comes", "goes"] | None = None  # by `by_change`: else nothing goes, or comes
     anew: bool = False  # all of the regions is what was made, nothing of the sound's own spectrum
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from utils.decode import AudioError
 from utils.errors import UserError
 
 CHANGED = 2.0  # dB: more than an editor changes what it leaves
+ONLY = {"add": "comes", "drop": "goes"}  # what adds takes nothing away, what drops adds nothing
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class SoundToEdit(Source):
                 changes["cutoff"] = half
         else:
             changes["inpaint"] = task == "inpaint" and bool(region)
+            changes["only"] = ONLY.get(task)
         if everywhere:
             changes["region"] = ((0.0, self.seconds),)
             if changes.get("changed_over") is None:

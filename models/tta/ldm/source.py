@@ -23,7 +23,7 @@ from processors.regions import (
     remade_columns,
     remade_rows,
 )
-from processors.spectral_change import change_of, with_change
+from processors.spectral_change import change_of, one_way, with_change
 from utils.audio import ANTIPHASE_DB, LOUDEST, Recording, read_recording, read_sound
 from utils.decode import AudioError
 from utils.errors import UserError
@@ -112,11 +112,12 @@ class Source:
         """
         regions, change = settings.regions, None
         if unedited is not None:
-            unedited = unedited[:, : sound.mel.shape[1]]
-            if settings.changed_over:
-                regions = changed_regions(sound.mel, unedited, settings.changed_over, mel)
+            edited, unedited = sound.mel, unedited[:, : sound.mel.shape[1]]
             if settings.by_change:
-                change = change_of(sound.mel, unedited)
+                edited = one_way(edited, unedited, settings.only)
+                change = change_of(edited, unedited)
+            if settings.changed_over:
+                regions = changed_regions(edited, unedited, settings.changed_over, mel)
         before = mel_of_wav(_to_length(self.wav, settings.frames(mel) * mel.hop_size), mel)
         sound = dataclasses.replace(sound, before=before)
         if settings.task == "super_resolution":

@@ -26,6 +26,7 @@ from models.tta.ldm.pipeline import load_pipeline
 from models.tta.ldm.sampling import Sound
 from models.tta.ldm.source import SourceMel, resampled
 from models.tta.ldm.unet import UNet
+from processors.mel import mel_of_wav
 from tests import tiny
 from utils.audio import Recording
 
@@ -270,3 +271,25 @@ def test_what_an_edit_changes_is_done_to_the_sounds_own_spectrum():
         expected = resampled(edited.wav, 16000, 44100)[part]
         np.testing.assert_allclose(made, np.stack([expected] * 2, axis=1), atol=1e-6)
     assert dataclasses.replace(sampling, anew=True, changed_over=2.0).needs_unedited
+
+
+@pytest.mark.parametrize(("task", "sign"), [("add", 1), ("drop", -1), ("replace", 0)])
+def test_what_is_added_takes_nothing_away_and_what_is_dropped_adds_nothing(editor, task, sign):
+    """One part of the mel is louder and another quieter: only what was asked for is done."""
+    mel = MelConfig(16000, 1024, 1024, 256, 80, 0.0, 8000.0)
+    random = np.random.default_rng(2)
+    wav = random.normal(0, 0.1, 80000).astype(np.float32)
+    source = SoundToEdit(Recording(wav[:, None], 16000, 16), wav, np.ones(1))
+    settings = source.settings_for(editor.settings, "x", task)
+    unedited = mel_of_wav(wav, mel)
+    made = unedited.copy()
+    made[:, 60:120] += 1
+    made[:, 200:260] -= 1
+    edited = Sound(task, 0, made, np.exp(1) * random.normal(0, 0.1, 80000))
+    found = source.finished(edited, settings, mel, unedited)
+    changed = (found.recording.samples != wav[:, None])[:, 0]
+    louder, quieter = (changed[begin * 256 : end * 256] for begin, end in ((70, 110), (210, 250)))
+    assert louder.all() == (sign >= 0)
+    assert quieter.all() == (sign <= 0)
+    assert louder.any() == (sign >= 0)
+    assert quieter.any() == (sign <= 0)

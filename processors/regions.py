@@ -1,8 +1,10 @@
-"""Parts of a sound that are made anew: where they lie in its latent, and how they get back into it.
+"""Parts of a sound that are made anew or edited: where they lie in its latent, and how what was
+made gets back into it.
 
 A region is (begin, end) in seconds. `wav` is [T] at the model's rate; `samples` are [T, channels]
 at the sound's own. A vocoder's phases are not the sound's, so both are taken as unrelated where
-they meet: with weights cos and sin, whose squares add up to 1, the power stays (equal power).
+they meet: with weights cos and sin, whose squares add up to 1, the power stays (equal power). A
+change of the sound's own spectrum (spectral_change.py) fades in and out along a line instead.
 """
 
 from __future__ import annotations
@@ -17,11 +19,10 @@ from processors.mel import mel_filter_bank, padding
 
 Region = tuple[float, float]
 
-FADE = 0.03  # seconds before and after a region in which the sound and what is made cross over
+FADE = 0.03  # seconds before and after a region in which what is done there fades in and out
 # Columns beside a region that are made with it: the autoencoder's convolutions have told those that
 # it touches what is in the region, and decode what is at its edge with the help of those beside it.
 MARGIN = 1
-RANGE = 7.0  # nepers (61 dB) below the peak in which a difference is looked for
 LISTENED, NEARBY = 0.15, 0.1  # seconds
 CROSSOVER = 0.1  # of a cut-off frequency: the band below it in which low and high cross over
 
@@ -57,21 +58,17 @@ def remade_rows(cutoff: float, rows: int, mel: MelConfig) -> np.ndarray:
     return hears.reshape(rows, -1).any(axis=1)
 
 
-def changed_regions(
-    made: np.ndarray, before: np.ndarray, threshold: float, mel: MelConfig
-) -> list[Region]:
-    """Where one mel differs from another, as regions for `put_back`.
+def changed_regions(change: np.ndarray, threshold: float, mel: MelConfig) -> list[Region]:
+    """Where a mel is changed, as regions for `put_back` and `put_change`.
 
-    A frame's difference is the mean over bands, and over `LISTENED` s around it, in dB. `NEARBY` s
+    A frame's change is the mean over bands, and over `LISTENED` s around it, in dB. `NEARBY` s
     before and after a change belong to it.
 
     Args:
-        made, before: [n_mel, frames], logarithms of magnitudes. What lies more than `RANGE` below
-            the louder one's peak counts as silence.
-        threshold: dB that a frame has to differ by more than.
+        change: [n_mel, frames] in nepers, see spectral_change.py.
+        threshold: dB that a frame has to change by more than.
     """
-    floor = max(made.max(), before.max()) - RANGE
-    difference = np.abs(np.maximum(made, floor) - np.maximum(before, floor)).mean(axis=0)
+    difference = np.abs(change).mean(axis=0)
     around = round(LISTENED * mel.frames_per_second / 2)
     weights = np.full(2 * around + 1, 1 / (2 * around + 1))
     difference = np.convolve(np.pad(difference, around, "edge"), weights, "valid")
@@ -81,7 +78,7 @@ def changed_regions(
     seconds = 1 / mel.frames_per_second
     gaps = np.flatnonzero(np.diff(changed) * seconds > 2 * NEARBY)
     begins, ends = changed[[0, *(gaps + 1)]], changed[[*gaps, -1]] + 1
-    whole = made.shape[1] * seconds
+    whole = change.shape[1] * seconds
     return [
         (max(begin * seconds - NEARBY, 0.0), min(end * seconds + NEARBY, whole))
         for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
@@ -100,7 +97,7 @@ def put_back(
     Returns:
         [T, channels]; and bool [T], False where the samples are the given ones, bit for bit
     """
-    place = places(len(samples), rate, regions)
+    place = region_weights(len(samples), rate, regions)
     touched = place > 0
     angle = place[touched, None] * math.pi / 2
     result = samples.copy()
@@ -108,8 +105,9 @@ def put_back(
     return result, touched
 
 
-def places(length: int, rate: int, regions: Sequence[Region]) -> np.ndarray:
-    """[length]: 1 in the regions, 0 elsewhere, and a line between within `FADE` around them."""
+def region_weights(length: int, rate: int, regions: Sequence[Region]) -> np.ndarray:
+    """How much each sample is in the regions, [length]: 1 inside, 0 outside, and along a line
+    between within `FADE` s of them."""
     index, fade = np.arange(length), max(round(FADE * rate), 1)
     place = np.zeros(length)
     for begin, end in regions:

@@ -10,33 +10,36 @@ what comes is added from what was made. Phases, channels and detail of all else 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from config.schema import MelConfig
-from processors.regions import RANGE, Region, places
+from processors.regions import Region, region_weights
 
+Way = Literal["comes", "goes"]
+
+RANGE = 7.0  # nepers (61 dB) below the peak in which a difference is looked for
+TAKEOVER = 0.5  # nepers (4.3 dB) that go, beyond which what was made begins to take the place
 OVERLAP = 4  # windows that hear a sample
-MASKED = 0.5  # nepers (4.3 dB)
 BLOCK = 2**18  # samples that are transformed at a time
 
 
-def change_of(made: np.ndarray, unedited: np.ndarray) -> np.ndarray:
+def change_of(made: np.ndarray, unedited: np.ndarray, only: Way | None = None) -> np.ndarray:
     """The edit in nepers; what lies more than `RANGE` below the louder one's peak is silence.
 
-    made, unedited: mels [n_mel, frames], logarithms of magnitudes.
+    Args:
+        made, unedited: mels [n_mel, frames], logarithms of magnitudes.
+        only: what "comes" or what "goes"; None: both.
     """
     floor = max(made.max(), unedited.max()) - RANGE
-    return np.maximum(made, floor) - np.maximum(unedited, floor)
+    change = np.maximum(made, floor) - np.maximum(unedited, floor)
+    if only is None:
+        return change
+    return np.maximum(change, 0) if only == "comes" else np.minimum(change, 0)
 
 
-def one_way(made: np.ndarray, unedited: np.ndarray, only: str | None) -> np.ndarray:
-    """The mel that was made, of which only what "comes" or "goes" is taken; None: all of it."""
-    ways = {"comes": np.maximum, "goes": np.minimum}
-    return ways[only](made, unedited) if only else made
-
-
-def with_change(
+def put_change(
     samples: np.ndarray,
     rate: int,
     made: np.ndarray,
@@ -46,11 +49,11 @@ def with_change(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The samples with the change in the regions, which fades in and out around them.
 
-    A band and frame that changes by c nepers keeps its own spectrum at exp(min(c, 0)) of its
-    magnitude. Where c > 0, what was made comes to it at the share sqrt(1 - exp(-2 c)): of the power
-    that is there then, what was not there before. Where more than `MASKED` goes, what is left in
-    the sound's own spectrum is of that which goes and not of what lay below it; by twice that
-    change what was made has taken its place, with weights whose squares add up to 1.
+    With c nepers of change, a band and frame keeps exp(min(c, 0)) of its own magnitude. Where
+    c > 0, what was made is added, times sqrt(1 - exp(-2 c)): if it is as loud as its mel says, the
+    powers of both add up to what is wanted. Where more than `TAKEOVER` goes, what a mask leaves is
+    mostly the rest of what should go. So what was made fades in in its place, with weights cos and
+    sin, and from twice that change on it is all.
 
     Args:
         samples, made: [T, channels] at `rate` Hz.
@@ -59,14 +62,14 @@ def with_change(
     Returns:
         [T, channels]; and bool [T], False where the samples are the given ones, bit for bit
     """
-    place = places(len(samples), rate, regions)
+    weights = region_weights(len(samples), rate, regions)
     result = samples.copy()
-    edges = np.flatnonzero(np.diff(place > 0, prepend=False, append=False))
+    edges = np.flatnonzero(np.diff(weights > 0, prepend=False, append=False))
     for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
         for first in range(begin, end, BLOCK):
             part = slice(first, min(first + BLOCK, end))
             difference = _difference(samples, rate, made, change, part, mel)
-            result[part] += place[part, None] * difference
+            result[part] += weights[part, None] * difference
     return result, (result != samples).any(axis=1)
 
 
@@ -84,7 +87,7 @@ def _difference(
     hop = max(round(mel.n_fft * rate / mel.sample_rate / OVERLAP), 1)
     n_fft = OVERLAP * hop
     window = torch.hann_window(n_fft, dtype=torch.float64)
-    # Windows begin at whole hops of the sound, so that no result depends on its parts.
+    # Windows begin at whole hops of the sound, so that the result does not depend on the parts.
     begin = max(part.start // hop - OVERLAP, 0) * hop
     end = min(part.stop + n_fft, len(samples))
 
@@ -92,23 +95,26 @@ def _difference(
         wav = torch.from_numpy(np.ascontiguousarray(sound[begin:end].T, np.float64))
         return torch.stft(wav, n_fft, hop, window=window, pad_mode="constant", return_complex=True)
 
-    before = spectrum(samples)
-    frequencies = np.arange(before.shape[1]) * rate / n_fft
-    seconds = (begin + np.arange(before.shape[2]) * hop) / rate
-    nepers = torch.from_numpy(_between(change, frequencies, seconds, mel))
-    share = (1 - (-2 * nepers.clamp(min=0)).exp()).sqrt()
-    angle = (-nepers / MASKED - 1).clamp(0, 1) * torch.pi / 2
-    own = nepers.clamp(max=0).exp() * angle.cos()
-    difference = (own - 1) * before + (share + angle.sin()) * spectrum(made)
+    own = spectrum(samples)
+    frequencies = np.arange(own.shape[1]) * rate / n_fft
+    seconds = (begin + np.arange(own.shape[2]) * hop) / rate
+    nepers = torch.from_numpy(interpolated(change, frequencies, seconds, mel))
+    comes = (1 - (-2 * nepers.clamp(min=0)).exp()).sqrt()
+    takeover = (-nepers / TAKEOVER - 1).clamp(0, 1) * torch.pi / 2
+    kept = nepers.clamp(max=0).exp() * takeover.cos()
+    difference = (kept - 1) * own + (comes + takeover.sin()) * spectrum(made)
     wav = torch.istft(difference, n_fft, hop, window=window, length=end - begin).numpy().T
     return wav[part.start - begin : part.stop - begin]
 
 
-def _between(
+def interpolated(
     change: np.ndarray, frequencies: np.ndarray, seconds: np.ndarray, mel: MelConfig
 ) -> np.ndarray:
-    """A change [n_mel, frames] at any frequencies (Hz) and times, between the bands' middles and
-    those of the frames; beyond the first and last, it is theirs."""
+    """A change [n_mel, frames] at frequencies (Hz) and times (s): [frequencies, times].
+
+    It is interpolated between the middles of bands and of frames; beyond the outermost ones, it is
+    theirs.
+    """
     import librosa  # takes a second
 
     middles = librosa.mel_frequencies(mel.n_mel + 2, fmin=mel.fmin, fmax=mel.fmax)[1:-1]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # What belongs to one edit, and is in the list where there is one.
 OF_AN_EDIT = ("text", "task", "region", "cutoff")
+BEFORE = {"anew": True}  # what receipts did not tell yet, and was so
 
 
 def main() -> None:
@@ -67,13 +68,13 @@ def parse() -> argparse.Namespace:
         "--changed_over",
         type=float,
         metavar="DB",
-        help="without a region: where the edit changes less, every sample stays as it is; default:"
-        " 2",
+        help="without a region: where the edit changes less, every sample stays as it is; 0: no"
+        " part is left out; default: 2",
     )
     parser.add_argument(
         "--anew",
         action="store_true",
-        help="what is edited is made by VAE and vocoder alone, and not in the sound's own spectrum",
+        help="make what is edited by VAE and vocoder alone, instead of in the sound's own spectrum",
     )
     parser.add_argument("--num_samples", type=at_least_1, default=1, help="of each edit")
     parser.add_argument("--seed", type=int, help="of an edit's first sample, + 1 each; default: 0")
@@ -147,13 +148,12 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
     }
     if adapters:
         made_by["lora"] = [adapter.receipt() for adapter in adapters]
-    told = {"weights": made_by["weights"], "vocoder": vocoder_name}
-    told["anew"] = arguments.anew
+    told = {"weights": made_by["weights"], "vocoder": vocoder_name, "anew": arguments.anew}
     told["num_steps"] = arguments.num_steps or settings.sampling.num_steps
 
     def is_done(job: Job) -> bool:
         names = names_of(job, arguments.num_samples)
-        return all(numbering.has(name, {**told, "text": job.text}) for name in names)
+        return all(numbering.has(name, {**told, "text": job.text}, BEFORE) for name in names)
 
     to_do = [job for job in jobs if not is_done(job)]
     for fault in editor.text_encoder.faults_of([job.text for job in to_do]):
@@ -191,9 +191,10 @@ def prepared(
 ) -> tuple[SoundToEdit, EditSettings]:
     """The sound of an edit, and its settings; UserError where it cannot be."""
     from models.tta.editing.instructions import check_task, task_of
-    from models.tta.editing.source import SoundToEdit
+    from models.tta.editing.source import ONLY, SoundToEdit
 
-    task = job.task or task_of(job.text)
+    asked = task_of(job.text)
+    task = asked if job.task == "keep" and asked in ONLY else job.task or asked
     check_task(task, settings.tasks, folder)
     try:
         source = SoundToEdit.read_for(job.audio, settings.mel)
@@ -204,7 +205,7 @@ def prepared(
         "guidance_scale": arguments.text_guidance,
         "source_guidance": arguments.source_guidance,
         "changed_over": arguments.changed_over,
-        "anew": arguments.anew or None,
+        "anew": arguments.anew,
         "region": job.region,
         "cutoff": job.cutoff,
     }

@@ -134,6 +134,12 @@ def test_a_list_goes_on_where_it_was_left_and_names_what_it_leaves_out(edit, ref
         (out / "first.json").write_text(json.dumps({**receipt, name: other}))
         edit("--list", tmp_path / "edits.csv")
         assert read_json(out / "first.json")[name] == receipt[name], "made anew"
+    receipt.pop("anew")  # as before there was another way: what it tells of was made anew
+    (out / "first.json").write_text(json.dumps(receipt))
+    edit("--list", tmp_path / "edits.csv", "--anew")
+    assert "anew" not in read_json(out / "first.json")
+    edit("--list", tmp_path / "edits.csv")
+    assert read_json(out / "first.json")["anew"] is False
 
 
 def test_triplets_are_edited_under_their_names(edit, tmp_path):

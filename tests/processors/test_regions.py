@@ -11,7 +11,6 @@ from processors.regions import (
     LISTENED,
     MARGIN,
     NEARBY,
-    RANGE,
     changed_regions,
     channel_gains,
     put_above,
@@ -127,18 +126,18 @@ def test_channels_get_their_level_and_sign():
 # ---------------------------------------------------------------- where an edit changed a sound
 
 
-def changed(*parts: tuple[int, int, float]) -> tuple[np.ndarray, np.ndarray]:
-    """A mel of 312 frames, and it with frames that are so many dB louder."""
-    before = np.random.default_rng(0).normal(0, 0.5, (80, 312))
-    made = before.copy()
+def changed(*parts: tuple[int, int, float]) -> np.ndarray:
+    """A change of 312 frames, some bands of which become so many dB louder and some quieter."""
+    change = np.zeros((80, 312))
     for begin, end, louder in parts:
-        made[:, begin:end] += louder / 20 * np.log(10)
-    return made, before
+        change[:, begin:end] += louder / 20 * np.log(10)
+    change[::2] *= -1
+    return change
 
 
 def test_what_changed_is_found_with_what_is_near_it():
     """Frames of 16 ms; the mean over a window tells a step by half of the window on each side."""
-    ((begin, end),) = changed_regions(*changed((100, 180, 6.0)), 2.0, LARGE)
+    ((begin, end),) = changed_regions(changed((100, 180, 6.0)), 2.0, LARGE)
     seconds = 256 / 16000
     # The mean is over 2 dB where more than a third of the window lies in the change.
     reach = NEARBY + LISTENED / 6
@@ -147,23 +146,17 @@ def test_what_changed_is_found_with_what_is_near_it():
 
 
 def test_less_than_the_threshold_is_no_change():
-    assert changed_regions(*changed((100, 180, 1.9)), 2.0, LARGE) == []
-    assert changed_regions(*changed(), 0.001, LARGE) == []
-    assert len(changed_regions(*changed((100, 180, 1.9)), 1.5, LARGE)) == 1
+    assert changed_regions(changed((100, 180, 1.9)), 2.0, LARGE) == []
+    assert changed_regions(changed(), 0.001, LARGE) == []
+    assert len(changed_regions(changed((100, 180, 1.9)), 1.5, LARGE)) == 1
 
 
 def test_changes_near_each_other_are_one_and_ends_are_the_sounds():
     apart = round(2 * NEARBY * 16000 / 256)
     near = changed((0, 50, 9.0), (50 + apart, 312, 9.0))
-    assert changed_regions(*near, 2.0, LARGE) == [(0.0, 312 * 256 / 16000)]
+    assert changed_regions(near, 2.0, LARGE) == [(0.0, 312 * 256 / 16000)]
     far = changed((0, 50, 9.0), (80 + apart, 312, 9.0))
-    (first, last) = changed_regions(*far, 2.0, LARGE)
+    (first, last) = changed_regions(far, 2.0, LARGE)
     assert first[0] == 0
     assert last[1] == 312 * 256 / 16000
     assert last[0] - first[1] > 0.1
-
-
-def test_what_is_as_good_as_silent_does_not_count():
-    made, before = changed((100, 180, 20.0))
-    made[:, 250:] = before[:, 250:] = before.max() + 2 * RANGE
-    assert changed_regions(made, before, 2.0, LARGE) == []

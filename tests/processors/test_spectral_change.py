@@ -8,8 +8,8 @@ import pytest
 import processors.spectral_change as spectral_change
 from config.schema import MelConfig
 from processors.mel import mel_filter_bank, mel_of_wav
-from processors.regions import FADE, RANGE
-from processors.spectral_change import MASKED, change_of, with_change
+from processors.regions import FADE
+from processors.spectral_change import RANGE, TAKEOVER, change_of, put_change
 
 MEL = MelConfig(16000, 1024, 1024, 256, 80, 0.0, 8000.0)
 LOW, HIGH = 500.0, 3000.0  # Hz, far apart among the bands
@@ -40,7 +40,7 @@ def test_what_goes_is_turned_down_in_the_sound_itself(rate, nepers):
     low, high = tone(LOW, rate), tone(HIGH, rate)
     samples = np.stack([low + high, low - 0.5 * high], axis=1)
     made = np.random.default_rng(0).normal(0, 1, samples.shape)
-    found, touched = with_change(samples, rate, made, bands(1500, nepers), [(0, 2)], MEL)
+    found, touched = put_change(samples, rate, made, bands(1500, nepers), [(0, 2)], MEL)
     assert touched.mean() > 0.99
     for channel, level in enumerate((0.2, 0.1)):
         assert level_of(found[:, channel], LOW, rate) == pytest.approx(0.2, rel=1e-3)
@@ -49,14 +49,14 @@ def test_what_goes_is_turned_down_in_the_sound_itself(rate, nepers):
 
 
 def test_what_goes_almost_wholly_is_as_what_was_made():
-    """By 2 MASKED nothing is left of the sound's own; half way, powers of both add up."""
+    """By 2 TAKEOVER nothing is left of the sound's own; half way, powers of both add up."""
     random = np.random.default_rng(1)
     samples, made = random.normal(0, 0.1, (2, 80000, 1))
     whole, some = [(0, 5)], np.ones((80, 313))
-    found, _ = with_change(samples, 16000, made, -2 * MASKED * some, whole, MEL)
+    found, _ = put_change(samples, 16000, made, -2 * TAKEOVER * some, whole, MEL)
     np.testing.assert_allclose(found, made, atol=1e-9)
-    half, _ = with_change(samples, 16000, made, -1.5 * MASKED * some, whole, MEL)
-    own, new = math.exp(-1.5 * MASKED) / math.sqrt(2), 1 / math.sqrt(2)
+    half, _ = put_change(samples, 16000, made, -1.5 * TAKEOVER * some, whole, MEL)
+    own, new = math.exp(-1.5 * TAKEOVER) / math.sqrt(2), 1 / math.sqrt(2)
     np.testing.assert_allclose(half, own * samples + new * made, atol=1e-9)
 
 
@@ -67,7 +67,7 @@ def test_what_comes_is_added_from_what_was_made(nepers):
     samples = random.normal(0, 0.1, (160000, 1))
     made = math.exp(nepers) * random.normal(0, 0.1, (160000, 1))
     change = np.full((80, 625), nepers)
-    found, _ = with_change(samples, 16000, made, change, [(0, 10)], MEL)
+    found, _ = put_change(samples, 16000, made, change, [(0, 10)], MEL)
     share = math.sqrt(1 - math.exp(-2 * nepers))
     np.testing.assert_allclose(found, samples + share * made, atol=1e-9)
     assert found.std() == pytest.approx(made.std(), rel=0.02)
@@ -78,7 +78,7 @@ def test_no_change_and_no_region_leave_every_bit():
     samples = random.normal(0, 0.1, (88200, 2)).astype(np.float32)
     made = random.normal(0, 0.1, samples.shape).astype(np.float32)
     change = random.normal(0, 1, (80, 125))
-    found, touched = with_change(samples, 44100, made, change, [(0.5, 0.7), (1.2, 1.3)], MEL)
+    found, touched = put_change(samples, 44100, made, change, [(0.5, 0.7), (1.2, 1.3)], MEL)
     assert found.dtype == samples.dtype
     assert np.array_equal(found[~touched], samples[~touched])
     beside = round(FADE * 44100)
@@ -87,9 +87,9 @@ def test_no_change_and_no_region_leave_every_bit():
         inside[round(begin * 44100) - beside : round(end * 44100) + beside] = True
     assert not touched[~inside].any()
     assert touched[inside].mean() > 0.99
-    same, _ = with_change(samples, 44100, made, 0 * change, [(0, 2)], MEL)
+    same, _ = put_change(samples, 44100, made, 0 * change, [(0, 2)], MEL)
     np.testing.assert_allclose(same, samples, atol=1e-7)
-    none, touched = with_change(samples, 44100, made, change, [], MEL)
+    none, touched = put_change(samples, 44100, made, change, [], MEL)
     assert np.array_equal(none, samples)
     assert not touched.any()
 
@@ -101,11 +101,11 @@ def test_a_change_has_its_place_in_time_and_fades_at_a_regions_ends():
     samples[:, 0] = tone(HIGH, rate)
     change = np.zeros((80, 125))
     change[:, 60:66] = -0.45
-    found, _ = with_change(samples, rate, 0 * made, change, [(0, 2)], MEL)
+    found, _ = put_change(samples, rate, 0 * made, change, [(0, 2)], MEL)
     lost = np.square(samples - found)[:, 0]
     middle = (lost * np.arange(len(lost))).sum() / lost.sum() / rate
     assert middle == pytest.approx(63 * 256 / 16000, abs=1e-3)
-    cut, touched = with_change(samples, rate, 0 * made, change, [(0, 1.0)], MEL)
+    cut, touched = put_change(samples, rate, 0 * made, change, [(0, 1.0)], MEL)
     edge = round(1.0 * rate)
     np.testing.assert_allclose(cut[:edge], found[:edge])
     fade = round(FADE * rate)
@@ -122,9 +122,9 @@ def test_blocks_do_not_matter(monkeypatch, block):
     random = np.random.default_rng(4)
     samples, made = random.normal(0, 0.1, (2, 40000, 1))
     change, regions = random.normal(0, 1, (80, 157)), [(0.1, 0.9), (1.0, 2.5)]
-    whole, _ = with_change(samples, 16000, made, change, regions, MEL)
+    whole, _ = put_change(samples, 16000, made, change, regions, MEL)
     monkeypatch.setattr(spectral_change, "BLOCK", block)
-    found, _ = with_change(samples, 16000, made, change, regions, MEL)
+    found, _ = put_change(samples, 16000, made, change, regions, MEL)
     np.testing.assert_allclose(found, whole, atol=1e-12)
 
 
@@ -141,11 +141,19 @@ def test_a_change_is_that_of_two_mels_and_none_in_what_cannot_be_heard():
     assert change_of(before - 20, before).min() == pytest.approx(-RANGE, abs=1e-5)
 
 
+def test_a_change_is_what_comes_or_what_goes_alone():
+    before = np.random.default_rng(6).normal(0, 0.5, (80, 40))
+    made = before + np.random.default_rng(7).normal(0, 1, before.shape)
+    both, comes, goes = (change_of(made, before, only) for only in (None, "comes", "goes"))
+    assert comes.min() == goes.max() == 0
+    np.testing.assert_array_equal(comes + goes, both)
+
+
 @pytest.mark.filterwarnings("ignore:At least one mel filterbank has all zero values")
 def test_narrow_bands_that_hear_no_bin_count_for_nothing():
     narrow = MelConfig(16000, 256, 256, 128, 128, 0.0, 8000.0)
     assert (mel_filter_bank(narrow).sum(axis=1) == 0).any()
     samples = tone(LOW, 16000)[:, None]
     change = np.full((128, 250), -0.3)
-    found, _ = with_change(samples, 16000, samples, change, [(0, 2)], narrow)
+    found, _ = put_change(samples, 16000, samples, change, [(0, 2)], narrow)
     np.testing.assert_allclose(found, math.exp(-0.3) * samples, atol=1e-9)

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from models.tta.ldm.text_encoder import TextEncoder
 from models.tta.ldm.unet import UNet
 from models.tta.ldm.windows import by_windows
 from models.tta.pipeline_json import read_settings, write_settings
+from processors.spectral_change import Way
 from utils.device import graphed
 from utils.run_folder import WEIGHTS
 
@@ -31,10 +31,10 @@ class EditSettings(SamplingSettings):
     """All that makes an edit; `guidance_scale` is the instruction's."""
 
     source_guidance: NotNegative = 1.0  # by the sound; 1 takes it as it is
-    changed_over: NotNegative = 0.0  # dB: where less changes, samples stay; 0: all are made anew
+    changed_over: NotNegative = 0.0  # dB: where less changes, samples stay; 0: no part is left out
     inpaint: bool = False  # the region is silent in what the editor hears, and it fills the gap
-    only: Literal["comes", "goes"] | None = None  # by `by_change`: else nothing goes, or comes
-    anew: bool = False  # all of the regions is what was made, nothing of the sound's own spectrum
+    only: Way | None = None  # the part of a change that is done `in_own_spectrum`; None: both
+    anew: bool = False  # regions become what was made, instead of a change of the own spectrum
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,13 +42,13 @@ class EditSettings(SamplingSettings):
             raise ValueError("region is missing: begin and end, in seconds, of what to inpaint")
 
     @property
-    def by_change(self) -> bool:
-        """Whether what the edit changes is done to the sound's own spectrum (`with_change`)."""
-        return bool(self.region) and not (self.anew or self.inpaint or self.extend)
+    def in_own_spectrum(self) -> bool:
+        """Whether what the edit changes is done to the sound's own spectrum (`put_change`)."""
+        return bool(self.region) and not (self.anew or self.inpaint)
 
     @property
     def needs_unedited(self) -> bool:
-        return self.by_change or bool(self.changed_over)
+        return self.in_own_spectrum or bool(self.changed_over)
 
 
 @typed

@@ -36,7 +36,7 @@ def vae_row(
     made: Path,
     device: torch.device,
 ) -> dict[str, Path]:
-    """The targets through VAE and vocoder, as an editor that makes no mistake would give them.
+    """The targets through VAE and vocoder, as an editor without a fault would make them anew.
 
     Args:
         run: a folder of a VAE's weights.

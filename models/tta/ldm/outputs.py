@@ -60,16 +60,19 @@ class Numbering:
             write_recording(path, sound.recording)
         return path
 
-    def has(self, name: str | None, told: Mapping[str, object]) -> bool:
+    def has(
+        self, name: str | None, told: Mapping[str, object], before: Mapping[str, object]
+    ) -> bool:
         """Whether there is a sound of this name, written to its end, whose receipt tells `told`.
 
-        What an older receipt does not tell is not held to it.
+        What an older receipt does not tell is as `before`, and what is not there either, as told.
         """
         path = self.folder / f"{name}.wav"
         if name is None or not path.is_file():
             return False
         told_there = path.with_suffix(".json")
         receipt = read_json(told_there, dict) if told_there.is_file() else {}
+        receipt = {**before, **receipt}
         return all(receipt.get(key, value) == value for key, value in told.items())
 
     def _claim(self) -> Path:

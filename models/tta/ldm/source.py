@@ -16,14 +16,12 @@ from config.schema import MelConfig
 from models.tta.ldm.sampling import SamplingSettings, Sound
 from processors.mel import mel_of_wav, shortest_wav
 from processors.regions import (
-    changed_regions,
     channel_gains,
     put_above,
     put_back,
     remade_columns,
     remade_rows,
 )
-from processors.spectral_change import change_of, one_way, with_change
 from utils.audio import ANTIPHASE_DB, LOUDEST, Recording, read_recording, read_sound
 from utils.decode import AudioError
 from utils.errors import UserError
@@ -102,22 +100,13 @@ class Source:
         mel: MelConfig,
         unedited: np.ndarray | None = None,
     ) -> Sound:
-        """The sound with what was made of it in its place; all else is as it was, bit for bit.
+        """The sound with what was made of it put in; all else is as it was, bit for bit.
 
-        Where all of the sound is made anew, it is what was made: mono, at the model's rate.
+        Without regions and task it is what was made: mono, at the model's rate.
 
-        unedited: the mel [n_mel, frames] that the model makes of a sound that it is not to change.
-            Of an edit (EditSettings), it says where it is taken, see `changed_regions`, and what
-            it is to do to the sound's own spectrum, see `with_change`.
+        unedited: the mel [n_mel, frames] that the model makes of the sound without an edit, where
+            the settings say `needs_unedited`.
         """
-        regions, change = settings.regions, None
-        if unedited is not None:
-            edited, unedited = sound.mel, unedited[:, : sound.mel.shape[1]]
-            if settings.by_change:
-                edited = one_way(edited, unedited, settings.only)
-                change = change_of(edited, unedited)
-            if settings.changed_over:
-                regions = changed_regions(edited, unedited, settings.changed_over, mel)
         before = mel_of_wav(_to_length(self.wav, settings.frames(mel) * mel.hop_size), mel)
         sound = dataclasses.replace(sound, before=before)
         if settings.task == "super_resolution":
@@ -129,18 +118,31 @@ class Source:
             rate = self.recording.sample_rate
             samples = _to_length(self.recording.samples, round(settings.duration * rate))
             made = self._in_channels(sound.wav, mel.sample_rate, rate, len(samples))
-            if change is None:
-                result, touched = put_back(samples, rate, made, regions)
-            else:
-                result, touched = with_change(samples, rate, made, change, regions, mel)
+            result, touched = self.put_in(samples, rate, made, sound, unedited, settings, mel)
             share = 1 - float(touched.mean())
         else:
             return sound
         mono = resampled(result @ (self.gains / (self.gains @ self.gains)), rate, mel.sample_rate)
         wav = _to_length(mono.astype(np.float32), len(sound.wav))
         shown = mel_of_wav(_to_length(wav, before.shape[1] * mel.hop_size), mel)
-        edited = Recording(result.astype(np.float32), rate, self.recording.bits)
-        return dataclasses.replace(sound, mel=shown, wav=wav, recording=edited, kept=share)
+        recording = Recording(result.astype(np.float32), rate, self.recording.bits)
+        return dataclasses.replace(sound, mel=shown, wav=wav, recording=recording, kept=share)
+
+    def put_in(
+        self,
+        samples: np.ndarray,
+        rate: int,
+        made: np.ndarray,
+        sound: Sound,
+        unedited: np.ndarray | None,
+        settings: SamplingSettings,
+        mel: MelConfig,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What was made, put into the sound's regions; and bool [T], where samples changed.
+
+        samples, made: [T, channels] at `rate` Hz; `made` is the sound that was made.
+        """
+        return put_back(samples, rate, made, settings.regions)
 
     def _in_channels(self, wav: np.ndarray, rate: int, to: int, length: int) -> np.ndarray:
         """wav [T] at `rate` -> [length, channels] at the rate `to`, each channel at its level."""

@@ -69,7 +69,7 @@ def read_receipt(path: Path) -> dict[str, Any]:
 def settings_of(receipt: dict[str, Any], path: object = "the receipt") -> SamplingSettings:
     """The settings that made the sound. Raises UserError."""
     kind = EditSettings if "source_guidance" in receipt else SamplingSettings
-    if kind is EditSettings:  # before there was this setting, edits were made so
+    if kind is EditSettings:  # one without `anew` is older, and its edit was made anew
         receipt = {"anew": True, **receipt}
     return build(kind, _only(kind, receipt), path)
 

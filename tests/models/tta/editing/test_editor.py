@@ -257,7 +257,7 @@ def test_what_an_edit_changes_is_done_to_the_sounds_own_spectrum():
     unedited = random.normal(0, 0.5, (80, 320)).astype(np.float32)
     edited = Sound("drop", 0, unedited[:, :313] - 0.45, random.normal(0, 0.1, 80000))
     sampling = EditSettings("euler", 2, 1.0, 5.0, audio="x", region=((2.0, 3.0),))
-    assert sampling.by_change
+    assert sampling.in_own_spectrum
     assert sampling.needs_unedited
     found = source.finished(edited, sampling, mel, unedited)
     part = slice(round(2.1 * 44100), round(2.9 * 44100))

@@ -108,12 +108,14 @@ def put_back(
 def region_weights(length: int, rate: int, regions: Sequence[Region]) -> np.ndarray:
     """How much each sample is in the regions, [length]: 1 inside, 0 outside, and along a line
     between within `FADE` s of them."""
-    index, fade = np.arange(length), max(round(FADE * rate), 1)
-    place = np.zeros(length)
+    fade, weights = max(round(FADE * rate), 1), np.zeros(length)
     for begin, end in regions:
-        before, after = round(begin * rate) - index, index + 1 - round(end * rate)
-        place = np.maximum(place, 1 - np.maximum(before, after).clip(0) / (fade + 1))
-    return place
+        first, last = round(begin * rate), round(end * rate)
+        part = slice(max(first - fade, 0), max(last + fade, 0))
+        index = np.arange(part.start, min(part.stop, length))
+        outside = np.maximum(first - index, index + 1 - last).clip(0)
+        weights[part] = np.maximum(weights[part], 1 - outside / (fade + 1))
+    return weights
 
 
 def put_above(samples: np.ndarray, rate: int, made: np.ndarray, cutoff: float) -> np.ndarray:

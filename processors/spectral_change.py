@@ -25,18 +25,21 @@ OVERLAP = 4  # windows that hear a sample
 BLOCK = 2**18  # samples that are transformed at a time
 
 
-def change_of(made: np.ndarray, unedited: np.ndarray, only: Way | None = None) -> np.ndarray:
+def change_of(
+    made: np.ndarray, unedited: np.ndarray, only: Way | None = None, heard: np.ndarray | None = None
+) -> np.ndarray:
     """The edit in nepers; what lies more than `RANGE` below the louder one's peak is silence.
 
     Args:
         made, unedited: mels [n_mel, frames], logarithms of magnitudes.
         only: what "comes" or what "goes"; None: both.
+        heard: bool [frames], among which the peak is; None: all. Only they change.
     """
-    floor = max(made.max(), unedited.max()) - RANGE
-    change = np.maximum(made, floor) - np.maximum(unedited, floor)
-    if only is None:
-        return change
-    return np.maximum(change, 0) if only == "comes" else np.minimum(change, 0)
+    if only is not None:
+        made = (np.maximum if only == "comes" else np.minimum)(made, unedited)
+    heard = np.ones(made.shape[1], dtype=bool) if heard is None else heard
+    floor = max(made[:, heard].max(), unedited[:, heard].max()) - RANGE
+    return (np.maximum(made, floor) - np.maximum(unedited, floor)) * heard
 
 
 def put_change(
@@ -53,7 +56,8 @@ def put_change(
     c > 0, what was made is added, times sqrt(1 - exp(-2 c)): if it is as loud as its mel says, the
     powers of both add up to what is wanted. Where more than `TAKEOVER` goes, what a mask leaves is
     mostly the rest of what should go. So what was made fades in in its place, with weights cos and
-    sin, and from twice that change on it is all.
+    sin, and from twice that change on it is all; but it is nowhere louder than the sound was, and
+    frequencies that the model does not hear are turned down alone, as their nearest band is.
 
     Args:
         samples, made: [T, channels] at `rate` Hz.
@@ -95,14 +99,16 @@ def _difference(
         wav = torch.from_numpy(np.ascontiguousarray(sound[begin:end].T, np.float64))
         return torch.stft(wav, n_fft, hop, window=window, pad_mode="constant", return_complex=True)
 
-    own = spectrum(samples)
+    own, new = spectrum(samples), spectrum(made)
     frequencies = np.arange(own.shape[1]) * rate / n_fft
     seconds = (begin + np.arange(own.shape[2]) * hop) / rate
     nepers = torch.from_numpy(interpolated(change, frequencies, seconds, mel))
     comes = (1 - (-2 * nepers.clamp(min=0)).exp()).sqrt()
     takeover = (-nepers / TAKEOVER - 1).clamp(0, 1) * torch.pi / 2
+    takeover[(frequencies < mel.fmin) | (frequencies > mel.fmax)] = 0
     kept = nepers.clamp(max=0).exp() * takeover.cos()
-    difference = (kept - 1) * own + (comes + takeover.sin()) * spectrum(made)
+    quiet = (own.abs() / new.abs().clamp(min=1e-30)).clamp(max=1)
+    difference = (kept - 1) * own + (comes + takeover.sin() * quiet) * new
     wav = torch.istft(difference, n_fft, hop, window=window, length=end - begin).numpy().T
     return wav[part.start - begin : part.stop - begin]
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 # What belongs to one edit, and is in the list where there is one.
 OF_AN_EDIT = ("text", "task", "region", "cutoff")
-BEFORE = {"anew": True}  # what receipts did not tell yet, and was so
 
 
 def main() -> None:
@@ -151,9 +150,13 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
     told = {"weights": made_by["weights"], "vocoder": vocoder_name, "anew": arguments.anew}
     told["num_steps"] = arguments.num_steps or settings.sampling.num_steps
 
+    def older(receipt: dict) -> dict:
+        """Before it was told, all edits in regions were made anew, as gaps and bands still are."""
+        return {"anew": not (receipt.get("inpaint") or receipt.get("task"))}
+
     def is_done(job: Job) -> bool:
         names = names_of(job, arguments.num_samples)
-        return all(numbering.has(name, {**told, "text": job.text}, BEFORE) for name in names)
+        return all(numbering.has(name, {**told, "text": job.text}, older) for name in names)
 
     to_do = [job for job in jobs if not is_done(job)]
     for fault in editor.text_encoder.faults_of([job.text for job in to_do]):
@@ -190,11 +193,10 @@ def prepared(
     job: Job, arguments: argparse.Namespace, settings: EditorSettings, folder: Path
 ) -> tuple[SoundToEdit, EditSettings]:
     """The sound of an edit, and its settings; UserError where it cannot be."""
-    from models.tta.editing.instructions import check_task, task_of
-    from models.tta.editing.source import ONLY, SoundToEdit
+    from models.tta.editing.instructions import WAYS, check_task, task_of, way_of
+    from models.tta.editing.source import SoundToEdit
 
-    asked = task_of(job.text)
-    task = asked if job.task == "keep" and asked in ONLY else job.task or asked
+    task = job.task or task_of(job.text)
     check_task(task, settings.tasks, folder)
     try:
         source = SoundToEdit.read_for(job.audio, settings.mel)
@@ -206,6 +208,7 @@ def prepared(
         "source_guidance": arguments.source_guidance,
         "changed_over": arguments.changed_over,
         "anew": arguments.anew,
+        "only": None if arguments.anew else WAYS.get(job.task, way_of(job.text)),
         "region": job.region,
         "cutoff": job.cutoff,
     }

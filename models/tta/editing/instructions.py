@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from processors.spectral_change import Way
 from utils.errors import UserError
 
 # How one asks for each task. What stands earliest in a sentence decides; of two at one place, the
@@ -27,6 +28,9 @@ ASKS = {
     ),
     "add": r"add|insert|mix in|put|overlay|let\b.*\bbe heard|should be heard|want to hear",
 }
+WAYS: dict[str, Way] = {"add": "comes", "drop": "goes"}  # by task, the change that is meant
+LESS = re.compile(r"\b(not|no|never|without|less|down|lower|quieter|softer)\b|n't\b", re.IGNORECASE)
+BEGINS = re.compile(r"(^|[,:;.!?]|\b(please|now|just|to|you|i))\s*$", re.IGNORECASE)  # a request
 PATTERNS = {task: re.compile(rf"\b(?:{asks})\b", re.IGNORECASE) for task, asks in ASKS.items()}
 
 
@@ -39,6 +43,30 @@ def task_of(instruction: str) -> str | None:
     found = {task: asks.search(instruction) for task, asks in PATTERNS.items()}
     places = {task: match.start() for task, match in found.items() if match}
     return min(places, key=places.get, default=None)
+
+
+def way_of(instruction: str) -> Way | None:
+    """What of a change an instruction can mean, None where both or where that is unclear.
+
+    Unclear is what asks for two things, what adds with a word of less in it, and a word of taking
+    away at which no request begins, as "a water drop should be heard".
+
+    >>> way_of("Drop the dog"), way_of("Remove the dog and add a cat"), way_of("Put a bell in it")
+    ('goes', None, 'comes')
+    """
+    task = task_of(instruction)
+    if task not in WAYS:
+        return None
+    decides = PATTERNS[task].search(instruction)
+    for asks in PATTERNS.values():
+        for other in asks.finditer(instruction):
+            if other.start() >= decides.end() and asks is not PATTERNS[task]:
+                return None
+    unclear = {
+        "add": LESS.search(instruction),
+        "drop": not BEGINS.search(instruction[: decides.start()]),
+    }
+    return None if unclear[task] else WAYS[task]
 
 
 def check_task(task: str | None, tasks: list[str], source: object) -> None:

@@ -15,14 +15,13 @@ from models.tta.editing.pipeline import EditorSettings, EditSettings
 from models.tta.ldm.sampling import Sound
 from models.tta.ldm.source import Source, SourceMel, resampled
 from processors.clips import check_sound
-from processors.regions import changed_regions, put_back
+from processors.regions import changed_regions, put_back, region_weights
 from processors.spectral_change import change_of, put_change
 from utils.audio import Sound as Decoded
 from utils.decode import AudioError
 from utils.errors import UserError
 
 CHANGED = 2.0  # dB: more than an editor changes what it leaves
-ONLY = {"add": "comes", "drop": "goes"}  # by task, the part of its change that is done
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ class SoundToEdit(Source):
 
         An edit of any task but super-resolution may be kept to a `region`; without, the editor
         works on all of the sound, and what it changes by no more than `changed_over` dB stays as it
-        is. Of one that adds or drops, what comes or goes alone is done. Without `cutoff`, it is
-        half of the sound's rate where the model hears more.
+        is. Without `cutoff`, it is half of the sound's rate where the model hears more.
 
         Raises:
             ConfigError: a value is out of its range; the message begins with its name.
@@ -65,7 +63,6 @@ class SoundToEdit(Source):
                 changes["cutoff"] = half
         else:
             changes["inpaint"] = task == "inpaint" and bool(region)
-            changes["only"] = None if changes.get("anew") else ONLY.get(task)
         if everywhere:
             changes["region"] = ((0.0, self.seconds),)
             if changes.get("changed_over") is None:
@@ -85,8 +82,9 @@ class SoundToEdit(Source):
         """As of any sound; or what the edit changes, and where it does."""
         if unedited is None:
             return super().put_in(samples, rate, made, sound, unedited, settings, mel)
-        change = change_of(sound.mel, unedited[:, : sound.mel.shape[1]], settings.only)
-        regions = settings.regions
+        regions, frames = settings.regions, sound.mel.shape[1]
+        heard = region_weights(frames, mel.frames_per_second, regions) > 0
+        change = change_of(sound.mel, unedited[:, :frames], settings.only, heard)
         if settings.changed_over:
             regions = changed_regions(change, settings.changed_over, mel)
         if settings.in_own_spectrum:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from models.tta.ldm.sampling import SamplingSettings, Sound
@@ -61,18 +61,18 @@ class Numbering:
         return path
 
     def has(
-        self, name: str | None, told: Mapping[str, object], before: Mapping[str, object]
+        self, name: str | None, told: Mapping[str, object], older: Callable[[dict], dict]
     ) -> bool:
         """Whether there is a sound of this name, written to its end, whose receipt tells `told`.
 
-        What an older receipt does not tell is as `before`, and what is not there either, as told.
+        What a receipt does not tell is as `older` says of it, and else as told.
         """
         path = self.folder / f"{name}.wav"
         if name is None or not path.is_file():
             return False
         told_there = path.with_suffix(".json")
         receipt = read_json(told_there, dict) if told_there.is_file() else {}
-        receipt = {**before, **receipt}
+        receipt = {**older(receipt), **receipt}
         return all(receipt.get(key, value) == value for key, value in told.items())
 
     def _claim(self) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from models.tta.convert.published import find_model
-from models.tta.editing.instructions import check_task, task_of
+from models.tta.editing.instructions import check_task, task_of, way_of
 from models.tta.editing.pipeline import MODEL_TYPE as EDITOR
 from models.tta.editing.pipeline import Editor, EditorSettings, EditSettings
 from models.tta.editing.source import SoundToEdit
@@ -181,7 +181,8 @@ class Shelf:
         task = task_of(self._checked_text(text, "text"))
         check_task(task, editor.tasks, folder)
         source = SoundToEdit.read_for(audio, editor.mel)
-        settings = source.settings_for(editor, audio, task, **sampling)
+        only = way_of(self._checked_text(text, "text"))
+        settings = source.settings_for(editor, audio, task, only=only, **sampling)
         return self._wish(text, model, EDITOR, vocoder, settings, lora)
 
     def _wish(

@@ -1,6 +1,9 @@
+from collections import defaultdict
+
 import pytest
 
-from models.tta.editing.instructions import check_task, task_of
+from models.tta.editing.instructions import WAYS, check_task, task_of, way_of
+from preprocessors.edits.wording import TEMPLATES, sentence
 from processors.edits import TASKS
 from utils.errors import UserError
 
@@ -39,6 +42,38 @@ from utils.errors import UserError
 def test_the_task_that_an_instruction_asks_for(instruction, task):
     assert task_of(instruction) == task
     assert task is None or task in TASKS
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_the_training_asks_for_is_clear(task):
+    """Each template adds or drops one sound alone, or does neither."""
+    places = defaultdict(lambda: "the bell")
+    for template in TEMPLATES.get(task, []):
+        instruction = sentence(template.format_map(places))
+        assert way_of(instruction) == WAYS.get(task), instruction
+
+
+@pytest.mark.parametrize(
+    ("instruction", "way"),
+    [
+        ("Please drop the dog", "goes"),
+        ("I want you to remove the rain", "goes"),
+        ("Add a bell and a dog", "comes"),
+        ("Remove the dog and add a cat", None),
+        ("Remove the dog and put a cat there instead", None),
+        ("Add a cat and remove the dog", None),
+        ("A drop of water should be heard at the end", None),
+        ("There should be a water drop at the end", None),
+        ("I no longer want to hear the dog", None),
+        ("Let the dog not be heard", None),
+        ("The dog should be heard no more", None),
+        ("Put the dog's volume down", None),
+        ("Replace the cat with a dog", None),
+        ("A dog", None),
+    ],
+)
+def test_what_is_unclear_may_both_add_and_take_away(instruction, way):
+    assert way_of(instruction) == way
 
 
 def test_a_task_that_the_editor_was_not_trained_for_is_refused():

@@ -244,6 +244,12 @@ class FlowMapConfig:
 
 
 @typed
+class FlowTimesConfig:
+    mean: float
+    std: Positive
+
+
+@typed
 class AudioLDMModel:
     LATENTS_IN: ClassVar = 1  # that the U-Net reads: the noisy one
 
@@ -255,6 +261,7 @@ class AudioLDMModel:
     noise_scheduler: NoiseSchedulerConfig
     caption_dropout: Annotated[float, Field(ge=0, le=1)]
     snr_gamma: Positive | None
+    flow_times: FlowTimesConfig
     flow_map: FlowMapConfig | None
 
     @property
@@ -279,6 +286,12 @@ class AudioLDMModel:
             raise ValueError(
                 f"snr_gamma {self.snr_gamma:g} must be null where noise_scheduler.prediction_type"
                 " is flow_prediction: there the draw of times weighs the loss"
+            )
+        if self.flow_times != FlowTimesConfig(0.0, 1.0) and not flows:
+            raise ValueError(
+                f"flow_times.mean {self.flow_times.mean:g} and flow_times.std"
+                f" {self.flow_times.std:g} must be 0 and 1 where noise_scheduler.prediction_type is"
+                f" {self.noise_scheduler.prediction_type}: a flow alone has them"
             )
         if [unet.in_channels, unet.out_channels] != [self.LATENTS_IN * channels, channels]:
             raise ValueError(

@@ -246,7 +246,9 @@ class Stage2:
         kind = self.model["noise_scheduler"]["prediction_type"]
         flow, velocity = kind == "flow_prediction", kind == "v_prediction"
         if flow:  # logit-normal, Esser et al. 2024, arXiv:2403.03206, section 3.1
-            t = torch.from_numpy(steps * expit(ndtri(places.numpy()))).float()
+            normal = self.model["flow_times"]["mean"], self.model["flow_times"]["std"]
+            logits = normal[0] + normal[1] * ndtri(places.numpy())
+            t = torch.from_numpy(steps * expit(logits)).float()
             seen["times"] = t.tolist()
         else:
             t = (places * steps).long()

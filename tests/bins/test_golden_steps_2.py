@@ -45,6 +45,10 @@ CASES = {
         (FLOW, HALF_DROPPED),
         lambda r: max(every(r, "times")) - min(every(r, "times")) > 300,
     ),
+    "flow, times nearer to noise": Case(
+        (FLOW, "model.flow_times.mean=2", "model.flow_times.std=1.5"),
+        lambda r: sorted(every(r, "times"))[len(every(r, "times")) // 2] > 800,
+    ),
     "another schedule of noise": Case(
         ("model.noise_scheduler.beta_schedule=linear",), lambda r: r.alpha_bar[0] > 0.999
     ),

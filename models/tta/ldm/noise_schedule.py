@@ -26,14 +26,14 @@ class NoiseSchedule(nn.Module):
         self.prediction_type, self.steps = config.prediction_type, config.num_train_timesteps
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod, persistent=False)
 
-    def timesteps(self, places: Tensor) -> Tensor:
+    def timesteps(self, places: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
         """Those at `places` [B] in [0, 1), shares of all that training draws: [B].
 
-        Diffusion draws each alike. Flow draws t as the sigmoid of N(0, 1), since the ends are easy
-        to tell (Esser et al. 2024, arXiv:2403.03206, section 3.1, rf/lognorm(0.00, 1.00)).
+        Diffusion draws each alike. Flow draws t as the sigmoid of N(mean, std^2), 0 and 1 by Esser
+        et al. 2024 (arXiv:2403.03206, section 3.1, rf/lognorm), since the ends are easy to tell.
         """
         if self.prediction_type == "flow_prediction":
-            return self.steps * torch.special.ndtri(places).sigmoid()
+            return self.steps * (mean + std * torch.special.ndtri(places)).sigmoid()
         return (places * self.steps).long().clamp(max=self.steps - 1)
 
     def level(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,12 +63,13 @@ def test_the_flow_is_straight_from_the_latent_to_the_noise():
     torch.testing.assert_close(noisy + (1 - time) * velocity, noise)
 
 
-def test_the_flow_s_times_are_logit_normal():
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (2.0, 1.5)])
+def test_the_flow_s_times_are_logit_normal(mean, std):
     """Quantiles of a logit-normal, by the normal's (scipy), and no time beyond the ends."""
     schedule = NoiseSchedule(settings("flow_prediction"))
     places = torch.tensor([0.0, 0.025, 0.25, 0.5, 0.75, 0.975, 1 - 2**-24])
-    times = schedule.timesteps(places) / 1000
-    expected = scipy.special.expit(scipy.stats.norm.ppf(places.double().numpy()))
+    times = schedule.timesteps(places, mean, std) / 1000
+    expected = scipy.special.expit(scipy.stats.norm.ppf(places.double().numpy(), mean, std))
     torch.testing.assert_close(times, torch.from_numpy(expected).float(), rtol=1e-4, atol=1e-6)
     assert times[0] == 0
 

@@ -148,6 +148,7 @@ def test_a_sampler_that_cannot_go_by_the_prediction_is_refused(tmp_path):
         ({"inference": {"sampler": "euler"}}, r"inference.sampler 'euler' must be one of ddim"),
         ({**flow, "inference": {"sampler": "pndm"}}, r"inference.sampler 'pndm' must be one of"),
         ({"model": {**flow["model"], "snr_gamma": 5}}, "snr_gamma 5 must be null"),
+        ({"model": {"flow_times": {"mean": 2.0}}}, "flow_times.mean 2 and flow_times.std 1 must"),
     ):
         with pytest.raises(UserError, match=message):
             tiny.load(path, changes)

@@ -197,6 +197,8 @@ def prepared(
     from models.tta.editing.source import SoundToEdit
 
     task = job.task or task_of(job.text)
+    told = job.task not in (None, "keep")  # of what is to be kept, its text asks for a change
+    way = WAYS.get(task) if told else way_of(job.text)
     check_task(task, settings.tasks, folder)
     try:
         source = SoundToEdit.read_for(job.audio, settings.mel)
@@ -208,7 +210,7 @@ def prepared(
         "source_guidance": arguments.source_guidance,
         "changed_over": arguments.changed_over,
         "anew": arguments.anew,
-        "only": None if arguments.anew else WAYS.get(job.task, way_of(job.text)),
+        "only": None if arguments.anew else way,
         "region": job.region,
         "cutoff": job.cutoff,
     }

@@ -101,6 +101,16 @@ def test_an_edit_is_made_anew_where_that_is_asked_for(edit, tmp_path):
     assert np.abs(own - made).max() > 0.01
 
 
+def test_a_task_that_is_told_says_what_may_come_and_go(edit, tmp_path):
+    """Whatever words the text has; of a text alone, its words do."""
+    audio, text = write(tmp_path / "a.wav", 4000, 1), "Remove the rain"
+    out = edit("--audio", audio, "--text", text)
+    for task in ("replace", "add", "drop"):
+        edit("--audio", audio, "--text", text, "--task", task)
+    found = [read_json(out / f"000{number}.json")["only"] for number in range(4)]
+    assert found == ["goes", None, "comes", "goes"]
+
+
 def test_super_resolution_keeps_the_lower_band(edit, tmp_path):
     audio = write(tmp_path / "a.wav", 4000, 1)
     out = edit("--audio", audio, "--text", "Super-resolution", "--cutoff", 1000)

@@ -1,4 +1,4 @@
-"""Which task an instruction asks for."""
+"""Which task an instruction asks for, and whether a sound is to come or to go."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ ASKS = {
     "add": r"add|insert|mix in|put|overlay|let\b.*\bbe heard|should be heard|want to hear",
 }
 WAYS: dict[str, Way] = {"add": "comes", "drop": "goes"}  # by task, the change that is meant
-LESS = re.compile(r"\b(not|no|never|without|less|down|lower|quieter|softer)\b|n't\b", re.IGNORECASE)
+LESS = re.compile(
+    r"\b(not|no|never|nothing|only|without|less|down|lower|quieter|softer|out|away|stop)\b|n't\b",
+    re.IGNORECASE,
+)
+MORE = re.compile(r"\b(play|let|make|amplify|louder|raise|turn up|then|instead)\b", re.IGNORECASE)
 BEGINS = re.compile(r"(^|[,:;.!?]|\b(please|now|just|to|you|i))\s*$", re.IGNORECASE)  # a request
 PATTERNS = {task: re.compile(rf"\b(?:{asks})\b", re.IGNORECASE) for task, asks in ASKS.items()}
 
@@ -48,8 +52,8 @@ def task_of(instruction: str) -> str | None:
 def way_of(instruction: str) -> Way | None:
     """What of a change an instruction can mean, None where both or where that is unclear.
 
-    Unclear is what asks for two things, what adds with a word of less in it, and a word of taking
-    away at which no request begins, as "a water drop should be heard".
+    Unclear is what asks for two things, what adds with a word of less in it, and what takes away
+    with one of more, or where no request begins, as "a water drop should be heard".
 
     >>> way_of("Drop the dog"), way_of("Remove the dog and add a cat"), way_of("Put a bell in it")
     ('goes', None, 'comes')
@@ -64,7 +68,8 @@ def way_of(instruction: str) -> Way | None:
                 return None
     unclear = {
         "add": LESS.search(instruction),
-        "drop": not BEGINS.search(instruction[: decides.start()]),
+        "drop": not BEGINS.search(instruction[: decides.start()])
+        or MORE.search(instruction[decides.end() :].partition(":")[0]),
     }
     return None if unclear[task] else WAYS[task]
 

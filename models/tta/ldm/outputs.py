@@ -72,7 +72,7 @@ class Numbering:
             return False
         told_there = path.with_suffix(".json")
         receipt = read_json(told_there, dict) if told_there.is_file() else {}
-        receipt = {**older(receipt), **receipt}
+        receipt = {**older(receipt), **receipt} if receipt else {}
         return all(receipt.get(key, value) == value for key, value in told.items())
 
     def _claim(self) -> Path:

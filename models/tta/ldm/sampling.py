@@ -81,7 +81,9 @@ class SamplingSettings:
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0  # of the first sound; the next has one more
     audio: Text | None = None  # file of the sound to be changed; `duration` is then its own
     strength: Annotated[float, Field(ge=0, le=1)] = 1.0  # 0 leaves the sound, 1 is noise alone
-    region: tuple[tuple[NotNegative, NotNegative], ...] = ()  # (begin, end) in seconds, made anew
+    region: tuple[
+        tuple[NotNegative, NotNegative], ...
+    ] = ()  # (begin, end) in seconds, made anew or edited
     extend: NotNegative = 0.0  # seconds at the end of `duration` that follow the sound
     task: Literal["super_resolution"] | None = None  # what is above `cutoff` is made anew
     cutoff: Positive | None = None  # Hz
@@ -112,7 +114,7 @@ class SamplingSettings:
 
     @property
     def regions(self) -> tuple[tuple[float, float], ...]:
-        """All that is made anew in time, what follows the sound included."""
+        """All that is made anew or edited in time, what follows the sound included."""
         if not self.extend:
             return self.region
         return (*self.region, (self.duration - self.extend, self.duration))

@@ -100,7 +100,7 @@ class Source:
         mel: MelConfig,
         unedited: np.ndarray | None = None,
     ) -> Sound:
-        """The sound with what was made of it put in; all else is as it was, bit for bit.
+        """The sound with what was made put into it; all else is as it was, bit for bit.
 
         Without regions and task it is what was made: mono, at the model's rate.
 

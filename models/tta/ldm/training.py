@@ -253,8 +253,7 @@ class AudioLDMTraining(LatentTask):
         shape, device = (clips, *self.latent_shape), self.accelerator.device
         first = torch.rand(1, generator=random, device=device)
         places = (first + torch.arange(clips, device=device) / clips) % 1
-        times = self.config.model.flow_times
-        timesteps = self.objective.schedule.timesteps(places, times.mean, times.std)
+        timesteps = self.schedule.timesteps(places, **vars(self.config.model.flow_times))
         spread, noise = (torch.randn(shape, generator=random, device=device) for _ in range(2))
         return [timesteps, spread, noise]
 

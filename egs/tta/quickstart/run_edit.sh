@@ -7,12 +7,12 @@
 # quickstart/edits/index.html. Minutes on a CPU. What was done before is not done again.
 #
 #   --output_dir DIR        of the quickstart, instead of quickstart
-#   --num_steps N           of the sampler: 15
+#   --num_steps N           of the editor's sampler: 4
 #   key.path=value          settings of the trainings, such as train.max_steps=50, and of the
 #                           triplets, such as edits.test.add=5
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../../.." && pwd)
-options="--output_dir --num_steps" num_steps=15
+options="--output_dir --num_steps" num_steps=4
 . "$root/egs/tta/quickstart/common.sh"
 if ! [ -f "$folder/index.html" ]; then
     echo "error: $folder: no quickstart has ended there; first run:" \
@@ -38,5 +38,4 @@ stage "3 training the editor" with_settings egs/tta/audit/run_train.sh $here/aud
     "model.autoencoder_path=$vae" "inference.num_steps=$num_steps" "$@"
 stage "4 editing" sh egs/tta/audit/run_edit.sh --list "$folder/data/DemoEdits/test.json" \
     --log_dir "$folder/runs" --output_dir "$folder/edits/sounds" --num_steps "$num_steps"
-stage "5 listening" "$PYTHON" bins/tta/quickstart.py edits --output_dir "$folder" \
-    --num_steps "$num_steps"
+stage "5 listening" "$PYTHON" bins/tta/quickstart.py edits --output_dir "$folder"

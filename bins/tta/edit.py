@@ -120,7 +120,7 @@ def jobs_of(arguments: argparse.Namespace) -> list[Job]:
 
 def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
     """Makes every edit and writes it. What a list holds that cannot be edited is named and left."""
-    from models.tta.editing.pipeline import Editor, EditorSettings
+    from models.tta.editing.pipeline import Editor, EditorSettings, told_by
     from models.tta.ldm.lora import base_of, find_adapters, hash_of
     from models.tta.ldm.outputs import Numbering
     from models.tta.ldm.pipeline import load_pipeline
@@ -150,13 +150,9 @@ def edit(arguments: argparse.Namespace, jobs: list[Job]) -> None:
     told = {"weights": made_by["weights"], "vocoder": vocoder_name, "anew": arguments.anew}
     told["num_steps"] = arguments.num_steps or settings.sampling.num_steps
 
-    def older(receipt: dict) -> dict:
-        """Before it was told, all edits in regions were made anew, as gaps and bands still are."""
-        return {"anew": not (receipt.get("inpaint") or receipt.get("task"))}
-
     def is_done(job: Job) -> bool:
         names = names_of(job, arguments.num_samples)
-        return all(numbering.has(name, {**told, "text": job.text}, older) for name in names)
+        return all(numbering.has(name, {**told, "text": job.text}, told_by) for name in names)
 
     to_do = [job for job in jobs if not is_done(job)]
     for fault in editor.text_encoder.faults_of([job.text for job in to_do]):

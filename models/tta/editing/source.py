@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from config.schema import MelConfig
 from config.typed_json import ConfigError
 from models.tta.editing.pipeline import EditorSettings, EditSettings
 from models.tta.ldm.sampling import Sound
-from models.tta.ldm.source import Source, SourceMel, resampled
+from models.tta.ldm.source import Source, SourceMel, WayIn, resampled
 from processors.clips import check_sound
 from processors.regions import changed_regions, put_back, region_weights
 from processors.spectral_change import change_of, put_change
@@ -69,27 +70,20 @@ class SoundToEdit(Source):
                 changes["changed_over"] = CHANGED
         return editor.sampling_with(audio=audio, duration=self.seconds, **changes)
 
-    def put_in(
-        self,
-        samples: np.ndarray,
-        rate: int,
-        made: np.ndarray,
-        sound: Sound,
-        unedited: np.ndarray | None,
-        settings: EditSettings,
-        mel: MelConfig,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As of any sound; or what the edit changes, and where it does."""
+    def way_in(
+        self, sound: Sound, settings: EditSettings, mel: MelConfig, unedited: np.ndarray | None
+    ) -> WayIn:
+        """As of any sound; or by what the edit changes, where it does."""
         if unedited is None:
-            return super().put_in(samples, rate, made, sound, unedited, settings, mel)
+            return super().way_in(sound, settings, mel, unedited)
         regions, frames = settings.regions, sound.mel.shape[1]
         heard = region_weights(frames, mel.frames_per_second, regions) > 0
         change = change_of(sound.mel, unedited[:, :frames], settings.only, heard)
         if settings.changed_over:
             regions = changed_regions(change, settings.changed_over, mel)
         if settings.in_own_spectrum:
-            return put_change(samples, rate, made, change, regions, mel)
-        return put_back(samples, rate, made, regions)
+            return functools.partial(put_change, change=change, regions=regions, mel=mel)
+        return functools.partial(put_back, regions=regions)
 
     def for_sampling(
         self, settings: EditSettings, mel: MelConfig, vae: AutoencoderKLConfig

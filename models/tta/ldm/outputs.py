@@ -61,18 +61,18 @@ class Numbering:
         return path
 
     def has(
-        self, name: str | None, told: Mapping[str, object], older: Callable[[dict], dict]
+        self, name: str | None, told: Mapping[str, object], told_by: Callable[[dict], dict]
     ) -> bool:
         """Whether there is a sound of this name, written to its end, whose receipt tells `told`.
 
-        What a receipt does not tell is as `older` says of it, and else as told.
+        What a receipt does not tell is as `told_by` says of it, and else as told.
         """
         path = self.folder / f"{name}.wav"
         if name is None or not path.is_file():
             return False
         told_there = path.with_suffix(".json")
         receipt = read_json(told_there, dict) if told_there.is_file() else {}
-        receipt = {**older(receipt), **receipt} if receipt else {}
+        receipt = told_by(receipt) if receipt else {}
         return all(receipt.get(key, value) == value for key, value in told.items())
 
     def _claim(self) -> Path:

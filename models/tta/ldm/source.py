@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +27,10 @@ from processors.regions import (
 from utils.audio import ANTIPHASE_DB, LOUDEST, Recording, read_recording, read_sound
 from utils.decode import AudioError
 from utils.errors import UserError
+
+# samples [T, channels], their rate, and what was made, alike -> the result, and bool [T], where it
+# is not the samples
+WayIn = Callable[[np.ndarray, int, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class SourceMel(NamedTuple):
@@ -118,7 +124,8 @@ class Source:
             rate = self.recording.sample_rate
             samples = _to_length(self.recording.samples, round(settings.duration * rate))
             made = self._in_channels(sound.wav, mel.sample_rate, rate, len(samples))
-            result, touched = self.put_in(samples, rate, made, sound, unedited, settings, mel)
+            way_in = self.way_in(sound, settings, mel, unedited)
+            result, touched = way_in(samples, rate, made)
             share = 1 - float(touched.mean())
         else:
             return sound
@@ -128,21 +135,11 @@ class Source:
         recording = Recording(result.astype(np.float32), rate, self.recording.bits)
         return dataclasses.replace(sound, mel=shown, wav=wav, recording=recording, kept=share)
 
-    def put_in(
-        self,
-        samples: np.ndarray,
-        rate: int,
-        made: np.ndarray,
-        sound: Sound,
-        unedited: np.ndarray | None,
-        settings: SamplingSettings,
-        mel: MelConfig,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What was made, put into the sound's regions; and bool [T], where samples changed.
-
-        samples, made: [T, channels] at `rate` Hz; `made` is the sound that was made.
-        """
-        return put_back(samples, rate, made, settings.regions)
+    def way_in(
+        self, sound: Sound, settings: SamplingSettings, mel: MelConfig, unedited: np.ndarray | None
+    ) -> WayIn:
+        """How the sound that was made gets into this one."""
+        return functools.partial(put_back, regions=settings.regions)
 
     def _in_channels(self, wav: np.ndarray, rate: int, to: int, length: int) -> np.ndarray:
         """wav [T] at `rate` -> [length, channels] at the rate `to`, each channel at its level."""

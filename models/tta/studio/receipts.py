@@ -9,7 +9,7 @@ from typing import Any
 
 from config.schema import MelConfig
 from config.typed_json import NotNegative, Text, build, typed
-from models.tta.editing.pipeline import EditSettings
+from models.tta.editing.pipeline import EditSettings, told_by
 from models.tta.ldm.sampling import SamplingSettings
 from utils.checkpoint import read_json
 from utils.errors import UserError
@@ -69,8 +69,8 @@ def read_receipt(path: Path) -> dict[str, Any]:
 def settings_of(receipt: dict[str, Any], path: object = "the receipt") -> SamplingSettings:
     """The settings that made the sound. Raises UserError."""
     kind = EditSettings if "source_guidance" in receipt else SamplingSettings
-    if kind is EditSettings:  # one without `anew` is older, and its edit was made anew
-        receipt = {"anew": True, **receipt}
+    if kind is EditSettings:
+        receipt = told_by(receipt)
     return build(kind, _only(kind, receipt), path)
 
 
